@@ -10,7 +10,6 @@ run-length masks only, so that they outlive the model and travel between process
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -80,7 +79,7 @@ class FramePrediction:
 
 @dataclass(frozen=True)
 class TrackerState:
-    """All the tracker remembers between two frames (Sec. 4.1.2); its size does not depend on the length of the video."""
+    """All the tracker remembers between two frames (Sec. 4.1.2), however long the video is."""
 
     tracks: Float[Tensor, "B Q C"]
     """Output of the last block, before the final norm: one row per track."""
@@ -185,18 +184,3 @@ class VideoResult:
             (track, label, float(score)) for track in self.tracks for label, score in enumerate(track.class_scores)
         ]
         yield from sorted(triples, key=lambda triple: -triple[2])[:top_k]
-
-    def results_json(self, video_id: int, top_k: int) -> list[dict[str, Any]]:
-        """This video's entries of a YouTube-VIS results list; category ids count from 1."""
-        return [
-            {
-                "video_id": video_id,
-                "score": score,
-                "category_id": label + 1,
-                "segmentations": [
-                    mask and {"size": [mask.height, mask.width], "counts": mask.counts.decode("ascii")}
-                    for mask in track.masks
-                ],
-            }
-            for track, label, score in self.predictions(top_k)
-        ]

@@ -1,0 +1,32 @@
+"""The web page: ``python app.py``, then open http://127.0.0.1:7860.
+
+Upload a clip, press Track, and see every instance followed. Everything behind it is in :mod:`cavis.demo`.
+"""
+
+import argparse
+import sys
+
+from cavis.checkpoints.files import CheckpointError
+from cavis.checkpoints.hub import DEFAULT_MODEL
+from cavis.demo.server import make_page, serve
+
+
+def main() -> int:
+    """Read the options and serve until interrupted."""
+    parser = argparse.ArgumentParser(description="Serve the CAVIS demo page.")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="a bundled model, or a .safetensors file")
+    parser.add_argument("--device", default="auto", help="auto (CUDA or MPS where there is one), cpu, cuda, mps")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets the network in")
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    options = parser.parse_args()
+    try:
+        page = make_page(options.model, options.device)
+    except CheckpointError as error:
+        print(error, file=sys.stderr)
+        return 2
+    serve(page, options.host, options.port)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,334 @@
+"""The command line: ``cavis track | synthesize | train | evaluate | info``.
+
+Commands assemble, they do not compute. Exit codes: 0 done, 1 failed, 2 the input or the options were wrong,
+130 interrupted.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from cavis.data.loaders import ClipSource
+    from cavis.inference.online import Progress as FrameProgress
+    from cavis.inference.online import Watch
+    from cavis.model import Cavis
+    from cavis.training.loop import Run
+
+app = typer.Typer(
+    name="cavis",
+    help="Context-aware video instance segmentation: track every instance of a clip, train, evaluate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are already there.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
+Model = Annotated[str, typer.Option(help="A bundled model's name, or the path of a .safetensors file.")]
+
+
+class StageName(StrEnum):
+    """The stages that can be trained."""
+
+    SEGMENTER = "segmenter"
+    TRACKER = "tracker"
+
+
+def main() -> None:
+    """Run a command; wrong input ends with one sentence and exit code 2."""
+    try:
+        app()
+    except (ValueError, FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+        typer.echo(f"cavis: {error}", err=True)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        typer.echo("cavis: interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except (RuntimeError, OSError, ArithmeticError) as error:
+        typer.echo(f"cavis: failed: {error}", err=True)
+        sys.exit(1)
+
+
+@app.command()
+def track(
+    clip: Annotated[Path, typer.Argument(help="A video file, or a folder of frames.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the results.", show_default=False)],
+    model: Model = "tiny",
+    start: Annotated[float, typer.Option(help="Skip what comes before, in seconds.", min=0)] = 0.0,
+    end: Annotated[float | None, typer.Option(help="Stop there, in seconds.", show_default=False)] = None,
+    stride: Annotated[int, typer.Option(help="Take every n-th frame.", min=1)] = 1,
+    min_score: Annotated[float, typer.Option(help="Draw tracks that score at least this.", min=0, max=1)] = 0.3,
+    top_k: Annotated[int | None, typer.Option(help="How many predictions to keep.", min=1, show_default=False)] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Find and follow every instance of a clip.
+
+    Writes [bold]tracked.mp4[/bold] (masks drawn on the clip), [bold]results.json[/bold] (a YouTube-VIS results list)
+    and [bold]tracks.csv[/bold] (one row for each track and frame) into the folder OUT.
+
+    Example: cavis track dance.mp4 --out dance
+    """
+    from cavis.checkpoints.hub import load_model
+    from cavis.inference.export import write_results, write_tracks
+    from cavis.inference.online import OnlinePredictor
+    from cavis.video import VideoWriter, open_video, trim
+    from cavis.visualization.overlay import render_video
+
+    names = ("tracked.mp4", "results.json", "tracks.csv")
+    ready = load_model(model, device)
+    with open_video(clip) as whole, _output(out, names, overwrite), _bar() as bar:
+        source = trim(whole, start, end, stride)
+        predictor = OnlinePredictor(ready, top_k=top_k)
+        watch = _frame_watch(bar)
+        result = predictor.run(source, watch=watch)
+        write_results(out / "results.json", result, predictor.top_k)
+        write_tracks(out / "tracks.csv", result)
+        shown = result.filter(min_score)
+        with VideoWriter(out / "tracked.mp4", result.height, result.width, timestamps=result.timestamps) as writer:
+            for frame in bar.track(render_video(source, shown), total=len(result), description="draw"):
+                writer.write(frame)
+    typer.echo(f"{len(shown.tracks)} tracks of score {min_score} or more in {len(result)} frames -> {out}")
+    for shown_track in shown.tracks:
+        frames = int(shown_track.visible.sum())
+        typer.echo(f"  {shown.category(shown_track)} {shown_track.id}: {shown_track.score:.2f}, {frames} frames")
+    for note in (*result.notes, ready.world):
+        typer.echo(note)
+
+
+@app.command()
+def synthesize(
+    out: Annotated[Path, typer.Option(help="Folder for the data set.", show_default=False)],
+    clips: Annotated[int, typer.Option(help="Number of clips.", min=1)] = 60,
+    seed: Annotated[int, typer.Option(help="Same seed, same clips.", min=0)] = 0,
+    frames: Annotated[int, typer.Option(help="Length of a clip.", min=1)] = 24,
+    height: Annotated[int, typer.Option(help="Of the frames, in pixels.")] = 160,
+    width: Annotated[int, typer.Option(help="Of the frames, in pixels.")] = 240,
+    twin_pairs: Annotated[int, typer.Option(help="Pairs of identical things in a clip.", min=0)] = 2,
+    companions: Annotated[bool, typer.Option(help="Whether each twin's companion is drawn.")] = True,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make clips of the twins' world: identical things that cross and hide each other, fully annotated.
+
+    Writes OUT/annotations.json in YouTube-VIS form and OUT/JPEGImages/<clip>/<frame>.jpg.
+    With --no-companions the same seed gives the same clips without the companions: the control of the paper's claim.
+
+    Example: cavis synthesize --clips 60 --seed 7 --out validation
+    """
+    from cavis.data.synthetic import TwinsConfig, synthesize
+
+    config = TwinsConfig(
+        height=height, width=width, frames=frames, twin_pairs=(twin_pairs, twin_pairs), companions=companions
+    )
+    with _bar() as bar:
+        task = bar.add_task("render", total=clips)
+        synthesize(out, clips, seed, config, overwrite, progress=lambda done: bar.update(task, completed=done))
+    typer.echo(f"{clips} clips -> {out}")
+
+
+@app.command()
+def train(
+    stage: Annotated[StageName, typer.Option(help="segmenter first, then tracker.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and log.", show_default=False)],
+    preset: Annotated[str, typer.Option(help="Which model and schedule.")] = "tiny",
+    data: Annotated[str, typer.Option(help="twins, or a folder in YouTube-VIS form.")] = "twins",
+    start_from: Annotated[
+        Path | None, typer.Option(help="Weights to start from; the tracker stage needs a trained segmenter.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Instead of the preset's.", min=1, show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, clips and points.", min=0)] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 200,
+    device: Device = "auto",
+) -> None:
+    """Train one stage of a preset.
+
+    OUT holds log.jsonl (a line a step), latest.pt (to resume exactly) and model.safetensors (to use). Ctrl-C stops
+    after the step it is in and leaves a checkpoint.
+
+    Example: cavis train --stage segmenter --out runs/seg && cavis train --stage tracker --start-from
+    runs/seg/model.safetensors --out runs/track
+    """
+    from cavis.checkpoints.hub import best_device
+    from cavis.presets import get_preset
+    from cavis.training.loop import LATEST, Run
+    from cavis.training.start import clip_source, fresh_model, require_start, schedule_of
+
+    plan = get_preset(preset)
+    schedule = schedule_of(plan, stage.value, steps)
+    begun = (out / LATEST).exists()
+    if begun and not resume:
+        raise FileExistsError(f"{out} holds a run already; expected --resume to go on with it, or another folder")
+    if resume and not begun:
+        raise FileNotFoundError(f"expected a checkpoint {LATEST} to resume from in {out}, found none")
+    if not begun:
+        require_start(stage.value, start_from)
+    model = fresh_model(plan, stage.value, seed, None if begun else start_from)
+    source = clip_source(data, plan)
+    out.mkdir(parents=True, exist_ok=True)
+    run = Run(
+        preset=plan,
+        stage=stage.value,
+        schedule=schedule,
+        seed=seed,
+        folder=out,
+        checkpoint_every=checkpoint_every,
+        device=best_device() if device == "auto" else device,
+    )
+    done = _train_with_progress(run, model, source)
+    typer.echo(f"{done} of {schedule.steps} steps -> {out}")
+    if done < schedule.steps:
+        sys.exit(INTERRUPTED)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="A data set in YouTube-VIS form.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the numbers.", show_default=False)],
+    model: Model = "tiny",
+    top_k: Annotated[int | None, typer.Option(help="Predictions a video.", min=1, show_default=False)] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Track every video of a data set and compare with its annotations (YouTube-VIS AP and AR).
+
+    Writes OUT/metrics.json (fractions) and OUT/results.json, and prints the table.
+
+    Example: cavis evaluate validation --model tiny --out scores
+    """
+    import json
+
+    from cavis.checkpoints.hub import load_model
+    from cavis.data.ytvis_json import open_ytvis
+    from cavis.evaluation.run import evaluate, metrics_json, results_json
+    from cavis.inference.online import OnlinePredictor
+
+    dataset = open_ytvis(folder)
+    ready = load_model(model, device)
+    predictor = OnlinePredictor(ready, top_k=top_k)
+    with _output(out, ("metrics.json", "results.json"), overwrite), _bar() as bar:
+        task = bar.add_task("evaluate", total=len(dataset))
+        evaluation = evaluate(
+            dataset, predictor.run, predictor.top_k, progress=lambda done: bar.update(task, completed=done)
+        )
+        (out / "results.json").write_text(json.dumps(results_json(evaluation.predictions)), encoding="utf-8")
+        if evaluation.metrics is None:
+            typer.echo(f"the annotations are hidden; {out / 'results.json'} is ready for the official server")
+            return
+        numbers = metrics_json(evaluation.metrics)
+        (out / "metrics.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    _print_metrics(numbers, [(row.name, row.ap, row.ap50) for row in evaluation.per_category])
+    if evaluation.unmatched:
+        typer.echo(f"left out, for the data set has no such category: {', '.join(evaluation.unmatched)}")
+
+
+@app.command()
+def info() -> None:
+    """Show versions, device, codecs and where files are kept; put this into a bug report."""
+    import platform
+    from importlib.metadata import version
+
+    import av
+    import torch
+
+    from cavis import __version__
+    from cavis.checkpoints.hub import BUNDLED, best_device, bundled_models
+
+    packages = ("torch", "transformers", "numpy", "scipy", "av", "gradio", "plotly")
+    rows = {
+        "cavis": __version__,
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        **{name: version(name) for name in packages},
+        "device": f"{best_device()}, {torch.get_num_threads()} threads",
+        "decoders": ", ".join(name for name in ("h264", "hevc", "vp9", "av1") if name in av.codecs_available),
+        "models": f"{', '.join(bundled_models()) or 'none'} in {BUNDLED}",
+    }
+    for name, value in rows.items():
+        typer.echo(f"{name:>12}  {value}")
+
+
+@contextmanager
+def _output(out: Path, names: tuple[str, ...], overwrite: bool) -> Iterator[None]:
+    """The folder of a command's files: nothing is replaced unasked, and nothing of a failed command stays."""
+    there = [name for name in names if (out / name).exists()]
+    if there and not overwrite:
+        raise FileExistsError(f"{out} already holds {', '.join(there)}; expected --overwrite to replace them")
+    created = [folder for folder in (out, *out.parents) if not folder.exists()]
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for name in set(names) - set(there):
+            (out / name).unlink(missing_ok=True)
+        for folder in created:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def _bar() -> Iterator["Progress"]:
+    """A progress bar on standard error, with counts and the time that is left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield progress
+
+
+def _frame_watch(bar: "Progress") -> "Watch":
+    """Show the progress of a prediction's two passes."""
+    tasks: dict[str, TaskID] = {}
+
+    def watch(progress: "FrameProgress") -> None:
+        if progress.stage not in tasks:
+            tasks[progress.stage] = bar.add_task(progress.stage, total=progress.total)
+        bar.update(tasks[progress.stage], completed=progress.done)
+
+    return watch
+
+
+def _train_with_progress(run: "Run", model: "Cavis", source: "ClipSource") -> int:
+    """Run the loop with a bar; Ctrl-C sets the stop that the loop looks at between two steps."""
+    import signal
+    import threading
+
+    from cavis.training.loop import train
+
+    stop = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    done = 0
+    try:
+        with _bar() as bar:
+            task = bar.add_task(run.stage, total=run.schedule.steps)
+            for report in train(run, model, source, stop):
+                done = report.step
+                bar.update(task, completed=done, description=f"{run.stage} loss {report.loss:.2f}")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return done
+
+
+def _print_metrics(numbers: dict[str, float], rows: list[tuple[str, float, float]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("category", "AP", "AP50")
+    for name, *values in rows:
+        table.add_row(name, *("-" if value < 0 else f"{value:.3f}" for value in values))
+    console = Console()
+    console.print(table)
+    console.print("  ".join(f"{name} {value:.3f}" for name, value in numbers.items()))

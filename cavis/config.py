@@ -1,0 +1,192 @@
+"""Frozen dataclasses: what a preset is made of. All plain values, so that a checkpoint can carry them as JSON."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Stage = Literal["segmenter", "tracker", "refiner"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """The named choices where the paper, the released code and good sense differ; see ``docs/deviations.md``.
+
+    The defaults are what is trained here. :data:`PAPER` and :data:`RELEASED` are the two other readings.
+    """
+
+    context: Literal["per_channel", "channel_sum", "learnable", "none"] = "per_channel"
+    """Avg(F) of Eq. 6: a box mean of each channel; the released code's one box mean of the channel sum;
+    a learnable depth-wise filter (Table 3 d); or no context at all."""
+    context_filter_size: int = 9
+    """Side of the context filter in stride-4 pixels, odd (Table 3 b)."""
+    context_mlp_last_relu: bool = False
+    """Whether the third layer of Eq. 7's MLP is followed by a ReLU too, as the paper's text has it."""
+    tracker_query: Literal["context_aware", "core"] = "context_aware"
+    """What queries the tracker's cross-attention (Table 3 e)."""
+    tracker_context: Literal["embedding", "surroundings"] = "embedding"
+    """What Eq. 10 aligns and carries: Q (fused by a linear layer), or Q̃ (fused by the MLP of Eq. 7, as written)."""
+    alignment: Literal["true", "inverted", "none"] = "true"
+    """How Eq. 10's permutation is applied: to the right slots; inverted, as released; or the context is left in the
+    segmenter's order (Table 3 f)."""
+    prototypes: Literal["ground_truth", "predicted"] = "ground_truth"
+    """Whose masks make the prototypes of Eq. 11."""
+    self_positive: bool = False
+    """Whether an anchor of Eq. 4 is one of its own positives."""
+    cosine_aux_weight: float = 2.0
+    """Weight of the released code's auxiliary cosine regression beside each contrastive term; 0 in the paper."""
+    guided_matching: bool = True
+    """Whether the tracker's targets are matched on the segmenter's predictions in the first half of training."""
+    tracker_contrast: bool = False
+    """Whether the tracker's queries get a contrastive loss (released for YouTube-VIS only)."""
+    match_absent: bool = False
+    """Whether an object absent in a frame is matched there all the same, to an empty mask of its class (stage 1)."""
+    absent_identity: bool = False
+    """Whether queries matched to absent objects form one more identity in L_CTX, as released."""
+
+    def __post_init__(self) -> None:
+        if self.context_filter_size < 1 or self.context_filter_size % 2 == 0:
+            raise ValueError(f"expected an odd context_filter_size of at least 1, got {self.context_filter_size}")
+
+
+OURS = Reading()
+PAPER = Reading(
+    context_mlp_last_relu=True,
+    tracker_context="surroundings",
+    prototypes="predicted",
+    match_absent=True,
+    cosine_aux_weight=0.0,
+    guided_matching=False,
+)
+RELEASED = Reading(
+    context="channel_sum", alignment="inverted", self_positive=True, match_absent=True, absent_identity=True
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNet:
+    """A residual network, as transformers builds it; feature maps at strides 4, 8, 16, 32."""
+
+    depths: tuple[int, int, int, int] = (3, 4, 6, 3)
+    widths: tuple[int, int, int, int] = (256, 512, 1024, 2048)
+    stem_width: int = 64
+    layer: Literal["basic", "bottleneck"] = "bottleneck"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything that decides the shapes and the arithmetic of a model."""
+
+    backbone: ResNet = field(default_factory=ResNet)
+    categories: tuple[str, ...]
+    queries: int = 100
+    hidden: int = 256
+    heads: int = 8
+    pixel_decoder_layers: int = 6
+    pixel_decoder_feedforward: int = 1024
+    sampling_points: int = 4
+    decoder_layers: int = 9
+    tracker_layers: int = 6
+    feedforward: int = 2048
+    reading: Reading = OURS
+
+    @property
+    def num_classes(self) -> int:
+        """K, without "no object"."""
+        return len(self.categories)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights and sampling of Eq. 12 and 13."""
+
+    class_weight: float = 2.0
+    mask_weight: float = 5.0
+    dice_weight: float = 5.0
+    context_weight: float = 2.0
+    """λ_CTX of Eq. 12."""
+    prototype_weight: float = 2.0
+    """λ_PCC of Eq. 12."""
+    tracker_contrast_weight: float = 2.0
+    no_object_weight: float = 0.1
+    points: int = 12544
+    oversample: float = 3.0
+    importance: float = 0.75
+    """Share of the mask loss's points that are the most uncertain ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """The schedule of one training stage (SPEC 8)."""
+
+    steps: int
+    decay_at: tuple[int, ...]
+    clips_per_step: int
+    frames: int
+    """Frames of a training clip."""
+    frame_range: int
+    """The frames of a clip are drawn within +- this many frames; 0 means consecutive frames."""
+    learning_rate: float = 1e-4
+    backbone_factor: float = 0.1
+    weight_decay: float = 0.05
+    max_gradient_norm: float = 0.01
+    warmup: int = 0
+    """Steps of linear warm-up."""
+    decay: float = 0.1
+    """Factor on the learning rate at each step of ``decay_at``."""
+    heads_from_segmenter: bool = False
+    """Whether the tracker's class and mask heads start as copies of the segmenter's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceConfig:
+    """How a trained model is run."""
+
+    short_side: int = 448
+    max_side: int = 1333
+    top_k: int = 10
+    window: int = 3
+    """Frames that pass the segmenter together; results do not depend on it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A model, its losses and its training, by name."""
+
+    name: str
+    model: ModelConfig
+    loss: LossConfig
+    segmenter: StageConfig
+    tracker: StageConfig
+    inference: InferenceConfig
+    world: str = ""
+    """One sentence for visitors: what the model has seen."""
+
+    def stage(self, stage: Stage) -> StageConfig:
+        """The schedule of one stage; a ValueError names the stages there are."""
+        if stage not in ("segmenter", "tracker"):
+            raise ValueError(f"expected stage 'segmenter' or 'tracker', got {stage!r}")
+        return getattr(self, stage)
+
+
+def model_config_to_json(config: ModelConfig) -> dict[str, Any]:
+    """What a checkpoint stores of its model, as plain JSON."""
+    return asdict(config)
+
+
+def model_config_from_json(data: dict[str, Any]) -> ModelConfig:
+    """Rebuild a model configuration from :func:`model_config_to_json`.
+
+    Raises ValueError if the entries are not those of this version.
+    """
+    try:
+        backbone: dict[str, Any] = dict(data["backbone"])
+        for key in ("depths", "widths"):
+            backbone[key] = tuple(backbone[key])
+        rest = {key: value for key, value in data.items() if key not in ("backbone", "reading", "categories")}
+        return ModelConfig(
+            backbone=ResNet(**backbone),
+            categories=tuple(data["categories"]),
+            reading=Reading(**data["reading"]),
+            **rest,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"expected a model configuration of this version of cavis: {error}") from error

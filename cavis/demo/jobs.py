@@ -1,0 +1,178 @@
+"""What is kept of each visitor: one clip and its result, in a private folder, for a limited time."""
+
+import logging
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cavis.demo.limits import DemoLimits
+from cavis.records import VideoResult
+from cavis.video import VideoInfo, VideoSource, open_video
+
+log = logging.getLogger(__name__)
+
+UPLOAD = "your file"
+"""So that a sentence about it reads well: "your file is a text file, not a video"."""
+
+
+class GoneError(LookupError):
+    """The job is not kept any more; the message is a sentence for the visitor."""
+
+
+class Job:
+    """One clip of one visitor; ``folder`` holds its files and nothing else does."""
+
+    def __init__(self, key: str, session: str | None, folder: Path) -> None:
+        self.key, self.session, self.folder = key, session, folder
+        self.upload = folder / UPLOAD
+        """What the visitor sent; read by :mod:`cavis.video.sanitize` only."""
+        self.clip = folder / "clip.mp4"
+        """The clean part of it that is tracked."""
+        self.info: VideoInfo | None = None
+        """About the upload."""
+        self.video: Path | None = None
+        """The clip with the tracks drawn on it."""
+        self.result: VideoResult | None = None
+        self.stop = threading.Event()
+        """Set to end the work on this job."""
+        self.used = time.monotonic()
+        self.running = False
+        self.thumbnails: dict[int, str] = {}
+        """Pictures of the tracks, by id, as data addresses."""
+        self._source: VideoSource | None = None
+        self._lock = threading.Lock()
+
+    def take(self, file: Path) -> None:
+        """Keep a file under a name of ours, without copying where the file system can."""
+        try:
+            os.link(file, self.upload)
+        except OSError:
+            shutil.copyfile(file, self.upload)
+
+    def source(self) -> VideoSource:
+        """The clean clip, opened once and kept open."""
+        with self._lock:
+            if self._source is None:
+                self._source = open_video(self.clip)
+            return self._source
+
+    def fresh(self, kind: str) -> Path:
+        """A new folder for files of a kind: under an address of its own a browser does not take them for the old."""
+        folder = self.folder / f"{kind}-{secrets.token_hex(4)}"
+        folder.mkdir()
+        return folder
+
+    def discard_other(self, kept: Path) -> None:
+        """Delete the older folders of the same kind as ``kept``."""
+        kind = kept.name.rsplit("-", 1)[0]
+        for folder in self.folder.glob(f"{kind}-*"):
+            if folder != kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def forget_clip(self) -> None:
+        """Before another part of the upload takes its place."""
+        with self._lock:
+            if self._source is not None:
+                self._source.close()
+            self._source, self.result = None, None
+            self.thumbnails = {}
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """While work is done on this job, it is not the one to make room."""
+        self.stop.clear()
+        self.running = True
+        try:
+            yield
+        finally:
+            self.running = False
+            self.used = time.monotonic()
+
+    def close(self) -> None:
+        """Stop the work and delete every file."""
+        self.stop.set()
+        self.forget_clip()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class JobStore:
+    """A limited number of jobs by random keys; those not used for a while are deleted with their files."""
+
+    def __init__(self, root: Path, limits: DemoLimits) -> None:
+        self.root, self.limits = root, limits
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.RLock()
+        root.mkdir(parents=True, exist_ok=True)
+        self._sweep_leftovers()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def open(self, session: str | None) -> Job:
+        """A new job; it replaces the one the same session had."""
+        with self._lock:
+            if session is not None:
+                self.drop_session(session)
+            self.sweep()
+            key = secrets.token_urlsafe(16)
+            folder = self.root / key
+            folder.mkdir(mode=0o700)
+            job = self._jobs[key] = Job(key, session, folder)
+            self._make_room(job)
+        return job
+
+    def get(self, key: str | None) -> Job:
+        """The job of a key; a GoneError tells the visitor what to do."""
+        with self._lock:
+            self.sweep()
+            if key is None:
+                raise GoneError("Choose a clip first: upload one, or pick an example.")
+            if key not in self._jobs:
+                raise GoneError("This clip is not kept any more; please choose it again.")
+            job = self._jobs[key]
+            job.used = time.monotonic()
+            return job
+
+    def drop(self, key: str | None) -> None:
+        """Forget a job and delete its files; nothing happens if there is none of that key."""
+        with self._lock:
+            job = self._jobs.pop(key, None) if key else None
+        if job is not None:
+            job.close()
+            log.info("job %s closed", job.key[:6])
+
+    def drop_session(self, session: str) -> None:
+        """Forget what a visitor had."""
+        for key in [key for key, job in list(self._jobs.items()) if job.session == session]:
+            self.drop(key)
+
+    def sweep(self) -> None:
+        """Forget what was not used for too long."""
+        oldest = time.monotonic() - self.limits.keep_seconds
+        with self._lock:
+            for key in [key for key, job in self._jobs.items() if job.used < oldest and not job.running]:
+                self.drop(key)
+
+    def close(self) -> None:
+        """Forget everything."""
+        for key in list(self._jobs):
+            self.drop(key)
+
+    def _make_room(self, newest: Job) -> None:
+        """Let the jobs go that were used longest ago, those that are being worked on last."""
+        others = [job for job in self._jobs.values() if job is not newest]
+        others.sort(key=lambda job: (job.running, job.used))
+        for job in others[: max(0, len(self._jobs) - self.limits.jobs)]:
+            self.drop(job.key)
+
+    def _sweep_leftovers(self) -> None:
+        """Delete what a program that was killed has left here."""
+        oldest = time.time() - 2 * self.limits.keep_seconds
+        for folder in self.root.iterdir():
+            if folder.is_dir() and folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,43 @@
+"""Serving the page."""
+
+import atexit
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from cavis.checkpoints.hub import DEFAULT_MODEL, load_model
+from cavis.demo.examples import Shelf
+from cavis.demo.jobs import JobStore
+from cavis.demo.limits import DemoLimits
+from cavis.demo.pace import Pace
+from cavis.demo.page import build_page, css, theme
+from cavis.demo.tracking import Tracker
+
+
+def make_page(model: str = DEFAULT_MODEL, device: str = "auto", limits: DemoLimits = DemoLimits()) -> gr.Blocks:  # noqa: B008
+    """Load a model (a bundled name or a path) and build the page around it; a CheckpointError if there is none."""
+    tracker = Tracker(load_model(model, device), limits, Pace())
+    # Inside gradio's own folder files are served from where they are, not copied: deleted means gone.
+    store = JobStore(Path(get_upload_folder()) / "cavis-jobs", limits)
+    atexit.register(store.close)
+    return build_page(tracker, store, Shelf())
+
+
+def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None, **options: Any) -> tuple[Any, str, str]:
+    """Serve the page at ``host``, to this computer only unless told otherwise; ``options`` go to ``Blocks.launch``."""
+    settings: dict[str, Any] = {
+        "server_name": host,
+        "server_port": port,
+        "share": False,
+        "theme": theme(),
+        "css": css(),
+        "max_file_size": DemoLimits().video.bytes,
+        "footer_links": ["api"],
+        "run_history": False,
+        "enable_monitoring": False,
+        "ssr_mode": False,
+        "show_error": True,
+    }
+    return page.launch(**settings | options)

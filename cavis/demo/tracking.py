@@ -1,0 +1,197 @@
+"""The work on one clip, from the upload to the files, in a thread that is watched and can be stopped."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import UInt8
+
+from cavis.checkpoints.hub import ReadyModel
+from cavis.demo.exports import draw_video
+from cavis.demo.jobs import Job
+from cavis.demo.limits import DemoLimits, Part
+from cavis.demo.pace import STAGES, Pace, Stage
+from cavis.demo.viewer import View
+from cavis.inference.online import Cancelled, OnlinePredictor, Progress
+from cavis.records import VideoResult
+from cavis.video import VideoCancelledError, VideoError, sanitize
+from cavis.visualization.overlay import render_frame
+
+_PREVIEW_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Update:
+    """How far the work is."""
+
+    stage: Stage
+    done: int
+    total: int
+    """Frames."""
+    fraction: float
+    """Of the whole work, judged by time, 0 ... 1."""
+    remaining: float
+    """Seconds until all stages are done."""
+    rate: float
+    """Frames per second in this stage; 0 while unknown."""
+    preview: UInt8[np.ndarray, "H W 3"] | None = None
+    """The last frame as it looks so far; None where there is no new one."""
+
+
+class Watcher:
+    """Where the work says how far it is, and where it learns that it is to stop."""
+
+    def __init__(self, stages: tuple[Stage, ...], frames: int, pace: Pace, seconds: float, stop: threading.Event):
+        self.stop = stop
+        self._stages, self._total, self._pace = stages, frames, pace
+        self._begun, self._limit = time.monotonic(), seconds
+        self._lock = threading.Lock()
+        self._preview: UInt8[np.ndarray, "H W 3"] | None = None
+        self._shown = 0.0
+        self._enter(stages[0])
+
+    def _enter(self, stage: Stage) -> None:
+        self._stage, self._entered, self._done = stage, time.monotonic(), 0
+
+    def report(self, stage: Stage, done: int, total: int | None = None) -> None:
+        """``done`` frames of a stage are finished; Cancelled if it is enough, VideoError if it took too long."""
+        if self.stop.is_set():
+            raise Cancelled
+        if time.monotonic() - self._begun > self._limit:
+            raise VideoError(
+                f"This took longer than the {self._limit / 60:.0f} minutes one run may take; choose a shorter part."
+            )
+        with self._lock:
+            if stage != self._stage:
+                self._leave(complete=True)
+                self._enter(stage)
+            self._done, self._total = done, total or self._total
+
+    def finish(self, complete: bool) -> None:
+        """The work has ended; ``complete``: with all of its frames."""
+        with self._lock:
+            self._leave(complete)
+
+    def _leave(self, complete: bool) -> None:
+        frames = self._done or (self._total if complete else 0)
+        self._pace.learn(self._stage, frames, time.monotonic() - self._entered)
+
+    def wants_preview(self) -> bool:
+        """Whether it is time for another picture."""
+        return time.monotonic() - self._shown > _PREVIEW_SECONDS
+
+    def show(self, picture: UInt8[np.ndarray, "H W 3"]) -> None:
+        """Hand over a picture."""
+        with self._lock:
+            self._preview, self._shown = picture, time.monotonic()
+
+    def update(self) -> Update:
+        """How far the work is now."""
+        with self._lock:
+            now = time.monotonic()
+            rate = self._done / (now - self._entered) if self._done else 0.0
+            later = self._stages[self._stages.index(self._stage) + 1 :]
+            here = (
+                (self._total - self._done) / rate
+                if rate
+                else max(0.0, self._pace.estimate(self._total, (self._stage,)) - (now - self._entered))
+            )
+            remaining = here + self._pace.estimate(self._total, later)
+            elapsed = now - self._begun
+            preview, self._preview = self._preview, None
+            fraction = elapsed / (elapsed + remaining) if elapsed + remaining > 0 else 0.0
+            return Update(self._stage, self._done, self._total, fraction, remaining, rate, preview)
+
+
+def follow(work: Callable[[], None], watcher: Watcher, interval: float = 0.3) -> Iterator[Update]:
+    """Do ``work`` in a thread and tell every ``interval`` seconds how far it is; what it raises is raised here.
+
+    Closing the iterator stops the work and waits until it has ended.
+    """
+    failures: list[BaseException] = []
+    ended = threading.Event()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # raised again where somebody listens
+            failures.append(error)
+        finally:
+            watcher.finish(complete=not failures)
+            ended.set()
+
+    thread = threading.Thread(target=run, name="cavis-demo-work", daemon=True)
+    thread.start()
+    try:
+        while not ended.wait(interval):
+            yield watcher.update()
+    finally:
+        if not ended.is_set():
+            watcher.stop.set()
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+class Tracker:
+    """A model with what is needed to run it for visitors, one at a time."""
+
+    def __init__(self, ready: ReadyModel, limits: DemoLimits, pace: Pace) -> None:
+        self.ready, self.limits, self.pace = ready, limits, pace
+        self._predictor = OnlinePredictor(ready)
+        self._one_at_a_time = threading.Lock()
+
+    def track(self, job: Job, part: Part, view: View) -> Iterator[Update]:
+        """Track a part of the job's upload: afterwards the job has a result, a video with the tracks, and files."""
+        frames = part.frames(job.info) if job.info else 1
+        with job.busy():
+            watcher = Watcher(STAGES, max(1, frames), self.pace, self.limits.seconds, job.stop)
+            yield from follow(lambda: self._work(job, part, view, watcher), watcher)
+
+    def redraw(self, job: Job, view: View) -> Iterator[Update]:
+        """Draw the tracks of a finished job in another way; the network does not run."""
+        assert job.result is not None
+        with job.busy():
+            watcher = Watcher(("drawing",), len(job.result), self.pace, self.limits.seconds, job.stop)
+            yield from follow(lambda: self._draw(job, view, watcher), watcher)
+
+    def _work(self, job: Job, part: Part, view: View, watcher: Watcher) -> None:
+        with self._one_at_a_time:
+            watcher.report("reading", 0)
+            notes = self._read(job, part)
+            result = self._run(job, view, watcher)
+            job.result = replace(result, notes=(*notes, *result.notes))
+        self._draw(job, view, watcher)
+
+    def _read(self, job: Job, part: Part) -> tuple[str, ...]:
+        job.forget_clip()
+        try:
+            info = sanitize(
+                job.upload,
+                job.clip,
+                self.limits.video,
+                start=part.start,
+                end=part.end,
+                stride=part.stride,
+                max_short_side=self.limits.short_side,
+                cancel=job.stop,
+            )
+        except VideoCancelledError as error:
+            raise Cancelled from error
+        return info.notes
+
+    def _run(self, job: Job, view: View, watcher: Watcher) -> VideoResult:
+        def watch(progress: Progress) -> None:
+            watcher.report("tracking" if progress.stage == "track" else "encoding", progress.done, progress.total)
+            if progress.stage == "track" and watcher.wants_preview():
+                live = progress.live.filter(view.min_score)
+                watcher.show(render_frame(progress.frame, live, 0, view.style))
+
+        source = job.source()
+        watcher.report("tracking", 0, len(source))
+        return self._predictor.run(source, watch=watch, stop=job.stop)
+
+    def _draw(self, job: Job, view: View, watcher: Watcher) -> None:
+        draw_video(job, view, lambda done: watcher.report("drawing", done))

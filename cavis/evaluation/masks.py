@@ -1,0 +1,127 @@
+"""Overlap of whole tracks: areas, intersections and IoU summed over the frames of a video (SPEC 10).
+
+Everything stays run-length encoded: no mask is ever decoded. Legend: N tracks of T frames; D predicted, G annotated.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from pycocotools import mask as coco_mask
+
+from cavis.records import Rle
+
+_MOST_PAIRS = 8_000
+"""How many pairs of masks are handed to pycocotools at once."""
+
+
+@dataclass(frozen=True)
+class TrackMasks:
+    """The masks of some tracks of one video, measured once: what overlaps are computed from."""
+
+    packed: Sequence[Sequence[dict[str, Any] | None]]
+    """N rows of T entries for pycocotools, None where there is no mask (widths: see `intersections`)."""
+    areas: Int[np.ndarray, "N T"]
+    """Pixels of each track in each frame; 0 where it has no mask or an empty one."""
+    size: tuple[int, int] | None
+    """Height and width of all masks; None if there is none."""
+
+    @classmethod
+    def measure(cls, tracks: Sequence[Sequence[Rle | None]]) -> "TrackMasks":
+        """Measure tracks given as one mask (or None) a frame; a ValueError if their lengths or mask sizes differ."""
+        lengths = {len(track) for track in tracks}
+        if len(lengths) > 1:
+            raise ValueError(f"expected tracks of one length, got {sorted(lengths)} frames")
+        sizes = set(map(attrgetter("height", "width"), filter(None, chain.from_iterable(tracks))))
+        if len(sizes) > 1:
+            raise ValueError(f"expected masks of one size, got {_listed(sizes)}")
+        size = next(iter(sizes), None)
+        shape = (len(tracks), max(lengths, default=0))
+        height, width = size or (0, 0)
+        marked = [(height, width + t) for t in range(shape[1])]
+        # Lists are built faster than tuples from generators, and of masks there are many.
+        packed = [
+            [mask and {"size": marks, "counts": mask.counts} for mask, marks in zip(track, marked, strict=True)]
+            for track in tracks
+        ]
+        present = np.fromiter(map(bool, chain.from_iterable(packed)), dtype=bool, count=shape[0] * shape[1])
+        areas = np.zeros(shape, dtype=np.int64)
+        areas[present.reshape(shape)] = _areas(list(filter(None, chain.from_iterable(packed))))
+        return cls(packed, areas, size)
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def select(self, rows: Sequence[int] | Int[np.ndarray, "n"]) -> "TrackMasks":
+        """Only these tracks, in this order."""
+        return TrackMasks([self.packed[row] for row in rows], self.areas[rows], self.size)
+
+    @property
+    def mean_areas(self) -> Float[np.ndarray, "N"]:
+        """Mean area of each track over the frames in which it has any pixel; 0 if it never has."""
+        return self.areas.sum(1) / np.maximum((self.areas > 0).sum(1), 1)
+
+
+def intersections(predicted: TrackMasks, truth: TrackMasks) -> Int[np.ndarray, "D G"]:
+    """Pixels that each predicted track shares with each annotated one, summed over the frames.
+
+    One call of pycocotools costs far more than one pair of masks, so a call gets many frames. It compares all masks
+    with all, but skips those of unequal size, and nothing but that check ever reads the width: each frame's masks
+    claim a width of their own (see `TrackMasks.measure`), so only masks of the same frame are compared.
+    """
+    shared = np.zeros(len(predicted) * len(truth), dtype=np.int64)
+    frames = np.flatnonzero(predicted.areas.any(0) & truth.areas.any(0))
+    block = max(1, int((_MOST_PAIRS / max(1, len(shared))) ** 0.5))
+    for start in range(0, len(frames), block):
+        d, d_frame = _present(predicted, frames[start : start + block])
+        g, g_frame = _present(truth, frames[start : start + block])
+        # With "crowd" set, pycocotools divides the intersection by the prediction's own area: multiplying by it and
+        # rounding gives the integer back exactly.
+        first = [predicted.packed[row][t] for row, t in zip(d.tolist(), d_frame.tolist(), strict=True)]
+        second = [truth.packed[row][t] for row, t in zip(g.tolist(), g_frame.tolist(), strict=True)]
+        share = np.asarray(coco_mask.iou(first, second, [1] * len(second)))
+        i, j = np.nonzero(share > 0)
+        pixels = np.rint(share[i, j] * predicted.areas[d[i], d_frame[i]])
+        np.add.at(shared, d[i] * len(truth) + g[j], pixels.astype(np.int64))
+    return shared.reshape(len(predicted), len(truth))
+
+
+def video_iou(predicted: TrackMasks, truth: TrackMasks) -> Float[np.ndarray, "D G"]:
+    """Spatio-temporal IoU of each predicted track with each annotated one, 0 ... 1.
+
+    The intersections of all frames over the unions of all frames: a frame in which only one of the two has a mask
+    adds its area to the union, a frame in which neither has adds nothing. Two tracks without any pixel overlap by 0.
+    A ValueError if the two sides differ in length or in mask size.
+    """
+    if len(predicted) == 0 or len(truth) == 0:
+        return np.zeros((len(predicted), len(truth)))
+    if predicted.areas.shape[1] != truth.areas.shape[1]:
+        raise ValueError(f"expected tracks of {truth.areas.shape[1]} frames, got {predicted.areas.shape[1]}")
+    if predicted.size and truth.size and predicted.size != truth.size:
+        raise ValueError(f"expected masks of {_listed({truth.size})}, got {_listed({predicted.size})}")
+    shared = intersections(predicted, truth)
+    union = predicted.areas.sum(1)[:, None] + truth.areas.sum(1) - shared
+    return np.where(union > 0, shared / np.maximum(union, 1), 0.0)
+
+
+def _areas(packed: list[dict[str, Any]]) -> Int[np.ndarray, "M"]:
+    # pycocotools fails from 256 masks on: on its way it stores their number in one byte.
+    parts = [
+        coco_mask.area(packed[start : start + 255])  # type: ignore[arg-type]  (its stubs know single masks only)
+        for start in range(0, len(packed), 255)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+
+def _present(tracks: TrackMasks, frames: Int[np.ndarray, "F"]) -> tuple[Int[np.ndarray, "M"], Int[np.ndarray, "M"]]:
+    """Which track has pixels in which of the frames."""
+    rows, columns = np.nonzero(tracks.areas[:, frames])
+    return rows, frames[columns]
+
+
+def _listed(sizes: set[tuple[int, int]]) -> str:
+    return " and ".join(f"{height} x {width}" for height, width in sorted(sizes))

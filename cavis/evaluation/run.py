@@ -1,0 +1,175 @@
+"""Run a predictor over a data set and measure what it finds."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from cavis import rle
+from cavis.data.run_lengths import check_runs
+from cavis.data.ytvis_json import FrameFiles, Video, YtvisDataset
+from cavis.evaluation.average_precision import (
+    CategoryMetrics,
+    GroundTruthTrack,
+    PredictedTrack,
+    VisMetrics,
+    average_precision,
+)
+from cavis.records import VideoResult
+
+Predict = Callable[[FrameFiles], VideoResult]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a predictor reached on a data set."""
+
+    metrics: VisMetrics | None
+    """None where the data set has no annotations: only the results can be written then."""
+    predictions: tuple[PredictedTrack, ...] = field(repr=False)
+    unmatched: tuple[str, ...] = ()
+    """Categories of the model whose name the data set does not know: their predictions were left out."""
+
+    @property
+    def per_category(self) -> tuple[CategoryMetrics, ...]:
+        """One row for each category of the data set, in the order of the ids."""
+        return () if self.metrics is None else self.metrics.per_category
+
+
+def evaluate(
+    dataset: YtvisDataset,
+    predict: Predict,
+    top_k: int = 10,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Predict every video and compare with its annotations.
+
+    ``top_k`` predictions count for each video (SPEC 6.4: 10 for YouTube-VIS, 20 for OVIS). A label is matched with the
+    data set's category of the same name, whatever its capitals and underscores. ``progress`` is told the number of
+    videos done. A ValueError if a result has another length or size than its video.
+    """
+    predictions: list[PredictedTrack] = []
+    unmatched: dict[str, None] = {}
+    for index, video in enumerate(dataset.videos):
+        with dataset.source(index) as source:
+            result = predict(source)
+        _check_result(video, result)
+        category_ids = match_categories(result.categories, dataset.categories)
+        unmatched.update(
+            dict.fromkeys(name for name, id_ in zip(result.categories, category_ids, strict=True) if id_ is None)
+        )
+        predictions.extend(islice(_predicted(video, result, category_ids), top_k))
+        if progress is not None:
+            progress(index + 1)
+    return Evaluation(_measure(dataset, predictions), tuple(predictions), tuple(unmatched))
+
+
+def ground_truth(dataset: YtvisDataset) -> list[GroundTruthTrack]:
+    """The annotated tracks of a data set, crowds included."""
+    return [
+        GroundTruthTrack(video.id, one.category_id, one.masks, one.iscrowd, one.mean_area)
+        for video in dataset.videos
+        for one in video.annotations
+    ]
+
+
+def match_categories(names: Iterable[str], categories: Mapping[int, str]) -> tuple[int | None, ...]:
+    """The id of the category of the same name for each name; None where there is none.
+
+    Names are compared without regard to capitals, spaces, hyphens and underscores (``Giant_panda``, ``giant panda``).
+    """
+    ids = {_plain(name): id_ for id_, name in categories.items()}
+    return tuple(ids.get(_plain(name)) for name in names)
+
+
+def metrics_json(metrics: VisMetrics) -> dict[str, float]:
+    """The headline numbers, as fractions."""
+    return {
+        "AP": metrics.ap,
+        "AP50": metrics.ap50,
+        "AP75": metrics.ap75,
+        "AR1": metrics.ar1,
+        "AR10": metrics.ar10,
+    }
+
+
+def results_json(predictions: Iterable[PredictedTrack]) -> list[dict[str, Any]]:
+    """Predictions as the entries of a YouTube-VIS ``results.json``, which the servers of hidden annotations accept."""
+    return [
+        {
+            "video_id": one.video_id,
+            "category_id": one.category_id,
+            "score": one.score,
+            "segmentations": [None if mask is None else rle.to_json(mask) for mask in one.masks],
+        }
+        for one in predictions
+    ]
+
+
+def read_results(path: str | Path, dataset: YtvisDataset) -> list[PredictedTrack]:
+    """Read a ``results.json`` for the videos of a data set; ValueErrors name the entry that does not fit."""
+    path = Path(path)
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: expected a json file, got something else ({error})") from error
+    if not isinstance(entries, list):
+        raise ValueError(f"{path}: expected a list of predictions, got {type(entries).__name__}")
+    videos = {video.id: video for video in dataset.videos}
+    predictions = []
+    for index, entry in enumerate(entries):
+        try:
+            predictions.append(_read_prediction(entry, videos))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path}: prediction {index}: missing or malformed: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: prediction {index}: {error}") from error
+    return predictions
+
+
+def evaluate_results(dataset: YtvisDataset, predictions: Iterable[PredictedTrack]) -> VisMetrics:
+    """Measure predictions made elsewhere; a ValueError for a data set without annotations."""
+    metrics = _measure(dataset, list(predictions))
+    if metrics is None:
+        raise ValueError(f"expected a data set with annotations to compare with, got {dataset.path}, which has none")
+    return metrics
+
+
+def _measure(dataset: YtvisDataset, predictions: list[PredictedTrack]) -> VisMetrics | None:
+    if not dataset.annotated:
+        return None
+    return average_precision(ground_truth(dataset), predictions, dataset.categories)
+
+
+def _predicted(video: Video, result: VideoResult, category_ids: tuple[int | None, ...]) -> Iterator[PredictedTrack]:
+    """All predictions whose category the data set knows, best first."""
+    for track, label, score in result.predictions(len(result.tracks) * len(result.categories)):
+        category_id = category_ids[label]
+        if category_id is not None:
+            yield PredictedTrack(video.id, category_id, score, track.masks)
+
+
+def _check_result(video: Video, result: VideoResult) -> None:
+    if len(result) != len(video):
+        raise ValueError(f"video {video.id}: expected a result of {len(video)} frames, got {len(result)}")
+    if (result.height, result.width) != (video.height, video.width):
+        expected, got = f"{video.height} x {video.width}", f"{result.height} x {result.width}"
+        raise ValueError(f"video {video.id}: expected masks of {expected} pixels, got {got}")
+
+
+def _read_prediction(entry: dict[str, Any], videos: Mapping[int, Video]) -> PredictedTrack:
+    video = videos.get(entry["video_id"])
+    if video is None:
+        raise ValueError(f"expected a video of the data set, got video {entry['video_id']}")
+    segmentations = entry["segmentations"]
+    if len(segmentations) != len(video):
+        raise ValueError(f"expected segmentations for {len(video)} frames, got {len(segmentations)}")
+    masks = tuple(rle.from_json(one, video.height, video.width) if one else None for one in segmentations)
+    check_runs(masks)
+    return PredictedTrack(video.id, int(entry["category_id"]), float(entry["score"]), masks)
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter not in " -_")

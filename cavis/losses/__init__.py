@@ -1,0 +1,1 @@
+"""Losses: predictions and targets in, named terms out. They never import the model."""

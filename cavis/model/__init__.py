@@ -1,0 +1,60 @@
+"""The model. :func:`build_model` is the one place where its parts are put together."""
+
+from cavis.config import ModelConfig
+from cavis.model.backbones import ResNetMaps
+from cavis.model.cavis import Cavis
+from cavis.model.context import ContextPooling
+from cavis.model.layers import Mlp
+from cavis.model.pixel_decoder import PixelDecoder
+from cavis.model.query_decoder import QueryDecoder
+from cavis.model.segmenter import Segmenter
+from cavis.model.tracker import Tracker
+
+__all__ = ["Cavis", "build_model"]
+
+
+def build_model(config: ModelConfig, *, tracker: bool = True) -> Cavis:
+    """Build an untrained model; with ``tracker=False`` the one of the segmenter stage."""
+    return Cavis(build_segmenter(config), build_tracker(config) if tracker else None)
+
+
+def build_segmenter(config: ModelConfig) -> Segmenter:
+    """Put the segmenter together."""
+    backbone = ResNetMaps(config.backbone)
+    pixel_decoder = PixelDecoder(
+        backbone.channels,
+        hidden=config.hidden,
+        heads=config.heads,
+        points=config.sampling_points,
+        layers=config.pixel_decoder_layers,
+        feedforward=config.pixel_decoder_feedforward,
+    )
+    query_decoder = QueryDecoder(
+        queries=config.queries,
+        hidden=config.hidden,
+        heads=config.heads,
+        layers=config.decoder_layers,
+        feedforward=config.feedforward,
+        num_classes=config.num_classes,
+    )
+    reading, hidden = config.reading, config.hidden
+    mlp = Mlp((2 * hidden, hidden, hidden, hidden), last_relu=reading.context_mlp_last_relu)
+    return Segmenter(
+        backbone,
+        pixel_decoder,
+        query_decoder,
+        ContextPooling(hidden, reading.context, reading.context_filter_size),
+        None if reading.context == "none" else mlp,
+    )
+
+
+def build_tracker(config: ModelConfig) -> Tracker:
+    """Put the tracker together."""
+    return Tracker(
+        hidden=config.hidden,
+        heads=config.heads,
+        layers=config.tracker_layers,
+        feedforward=config.feedforward,
+        num_classes=config.num_classes,
+        reading=config.reading,
+    )

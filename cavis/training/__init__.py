@@ -1,0 +1,1 @@
+"""Training: the stages as data, one loop for all of them."""

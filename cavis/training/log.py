@@ -1,0 +1,64 @@
+"""The training log: one JSON object a line, appended step by step, cut back to the checkpoint on resume."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from cavis.checkpoints.files import write_atomically
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one training step did."""
+
+    step: int
+    """Counts from 1."""
+    steps: int
+    loss: float
+    terms: dict[str, float]
+    """The weighted terms of the last layer and the contrastive ones; the auxiliary layers' sum is ``auxiliary``."""
+    learning_rate: float
+    gradient_norm: float
+    seconds: float
+
+
+class TrainingLog:
+    """Writes reports to a ``.jsonl`` file; lines after ``start`` steps, from a run that went on and was lost, go."""
+
+    def __init__(self, path: Path, start: int = 0) -> None:
+        kept = [line for line in read_log(path) if line["step"] <= start] if path.exists() else []
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(path, lambda temporary: _write_text(temporary, text))
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, report: StepReport) -> None:
+        """Append one report."""
+        rounded = {name: round(value, 5) for name, value in report.terms.items()}
+        line = asdict(report) | {"terms": rounded, "loss": round(report.loss, 5), "seconds": round(report.seconds, 3)}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> "TrainingLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """All complete lines of a log; a line cut short by a crash is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

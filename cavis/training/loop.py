@@ -1,0 +1,187 @@
+"""The loop of every stage: batch, terms, gradient, step; a checkpoint now and then; exact resume.
+
+A step is a function of the seed, its number and the weights before it (data and random points are drawn from streams
+of their own), so a run that was stopped and resumed ends with the same weights as one that was not.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cavis.checkpoints.files import CheckpointError, ModelFile, read_training, save_model, save_training
+from cavis.config import Preset, Stage, StageConfig, model_config_to_json
+from cavis.data.loaders import ClipSource, StepBatches, batches_from
+from cavis.model import Cavis
+from cavis.records import ClipBatch, Targets
+from cavis.training.log import StepReport, TrainingLog
+from cavis.training.optimizer import build_optimizer, build_schedule
+from cavis.training.stages import STAGES, TrainingStage
+
+LATEST = "latest.pt"
+MODEL = "model.safetensors"
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training run: what, how long, from which seed, and where its files go."""
+
+    preset: Preset
+    stage: Stage
+    schedule: StageConfig
+    seed: int
+    folder: Path
+    checkpoint_every: int = 200
+    device: str = "cpu"
+    workers: int = 1
+
+
+def train(run: Run, model: Cavis, source: ClipSource, stop: threading.Event | None = None) -> Iterator[StepReport]:
+    """Train, yielding a report after each step; resumes from the run's folder if a checkpoint is there.
+
+    A set ``stop`` ends the run after the step it is in. However the run ends between two steps (stop, end, or the
+    generator being closed), the last step is checkpointed. What ends it inside a step leaves the checkpoint before.
+    """
+    schedule = run.schedule
+    model.to(run.device)
+    stage = STAGES[run.stage](model, run.preset)
+    optimizer = build_optimizer(stage.learning, schedule)
+    rates = build_schedule(optimizer, schedule)
+    scaler = torch.amp.GradScaler(run.device, enabled=run.device == "cuda")
+    parts = {"model": model, "optimizer": optimizer, "rates": rates, "scaler": scaler}
+    done = saved = restore(run, parts)
+    dataset = StepBatches(
+        source,
+        seed=run.seed,
+        clips=schedule.clips_per_step,
+        frames=schedule.frames,
+        frame_range=schedule.frame_range,
+    )
+    with TrainingLog(run.folder / LOG, start=done) as log:
+        between = True  # inside a step weights and statistics belong to no step
+        try:
+            for batch in batches_from(dataset, done, schedule.steps, run.workers):
+                between = False
+                report = _step(run, stage, (optimizer, rates, scaler), batch, done)
+                done, between = done + 1, True
+                log.write(report)
+                if done % run.checkpoint_every == 0:
+                    save_run(run, parts, done)
+                    saved = done
+                yield report
+                if stop is not None and stop.is_set():
+                    break
+        finally:
+            if between and done != saved:
+                save_run(run, parts, done)
+
+
+def _step(run: Run, stage: TrainingStage, tools: tuple[Any, Any, Any], batch: ClipBatch, done: int) -> StepReport:
+    """One update of the learning part; step ``done`` counts from 0."""
+    optimizer, rates, scaler = tools
+    started = time.perf_counter()
+    steps = run.schedule.steps
+    generator = torch.Generator().manual_seed(run.seed * 1_000_003 + done)
+    rate = optimizer.param_groups[-1]["lr"]
+    with torch.autocast(run.device, enabled=run.device == "cuda"):
+        terms = stage.terms(to_device(batch, run.device), done / steps, generator)
+        loss = torch.stack(list(terms.values())).sum()
+    if not math.isfinite(loss.item()):
+        bad = [name for name, value in terms.items() if not math.isfinite(value.item())]
+        raise FloatingPointError(f"the loss of step {done + 1} is not finite (terms: {', '.join(bad)})")
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    norm = nn.utils.clip_grad_norm_(stage.learning.parameters(), run.schedule.max_gradient_norm)
+    if not scaler.is_enabled() and not math.isfinite(norm):  # a scaler leaves such a step out by itself
+        raise FloatingPointError(f"the gradient of step {done + 1} is not finite")
+    scaler.step(optimizer)
+    scaler.update()
+    rates.step()
+    return StepReport(
+        step=done + 1,
+        steps=steps,
+        loss=loss.item(),
+        terms=_summary(terms),
+        learning_rate=rate,
+        gradient_norm=float(norm),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def to_device(batch: ClipBatch, device: str) -> ClipBatch:
+    """The batch's frames and targets on a device."""
+    targets = tuple(Targets(**{key: value.to(device) for key, value in vars(clip).items()}) for clip in batch.targets)
+    return ClipBatch(batch.frames.to(device), targets)
+
+
+def save_run(run: Run, parts: dict[str, Any], done: int) -> None:
+    """Write the model (to use) and the training state (to resume), which comes last: it says that all is written."""
+    model: Cavis = parts["model"]
+    about = ModelFile(
+        name=run.preset.name,
+        preset=run.preset.name,
+        config=run.preset.model,
+        has_tracker=model.tracker is not None,
+        training=f"{run.stage} stage, {done} of {run.schedule.steps} steps, seed {run.seed}",
+    )
+    save_model(run.folder / MODEL, model, about)
+    state = {name: part.state_dict() for name, part in parts.items()}
+    save_training(run.folder / LATEST, state | _identity(run) | {"done": done})
+
+
+def restore(run: Run, parts: dict[str, Any]) -> int:
+    """Load the run's checkpoint, if there is one, and return the number of steps done.
+
+    A checkpoint of another stage, seed, schedule, model or loss is a CheckpointError.
+    """
+    path = run.folder / LATEST
+    if not path.exists():
+        return 0
+    state = read_training(path)
+    old = {"config", "loss"} - state.keys()  # what older files do not say is taken on trust
+    wanted = _flat({key: value for key, value in _identity(run).items() if key not in old})
+    found = _flat({key: state.get(key) for key in _identity(run)})
+    different = [key for key in wanted if found.get(key) != wanted[key]]
+    if different:
+        raise CheckpointError(
+            f"{run.folder} holds another run ({', '.join(f'{key} {found.get(key)!r}' for key in different)}); "
+            f"expected {', '.join(f'{key} {wanted[key]!r}' for key in different)}"
+        )
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return int(state["done"])
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """What stays the same through a run, however often it is stopped and resumed."""
+    return {
+        "seed": run.seed,
+        "stage": run.stage,
+        "schedule": asdict(run.schedule),
+        "config": model_config_to_json(run.preset.model),
+        "loss": asdict(run.preset.loss),
+    }
+
+
+def _flat(entries: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested entries by their path: ``config.reading.context``."""
+    flat: dict[str, Any] = {}
+    for key, value in entries.items():
+        path = f"{prefix}{key}"
+        flat |= _flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return flat
+
+
+def _summary(terms: dict[str, torch.Tensor]) -> dict[str, float]:
+    """The terms by name, the auxiliary layers' added up."""
+    values = {name: value.item() for name, value in terms.items()}
+    auxiliary = sum(value for name, value in values.items() if name[-1].isdigit())
+    return {name: value for name, value in values.items() if not name[-1].isdigit()} | {"auxiliary": auxiliary}

@@ -1,0 +1,36 @@
+"""AdamW with the released rules: slower backbone, no decay on norms and embeddings (SPEC 8)."""
+
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from cavis.config import StageConfig
+
+UNDECAYED = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d, nn.Embedding)
+
+
+def build_optimizer(part: nn.Module, schedule: StageConfig) -> AdamW:
+    """AdamW over the learning part, each parameter in the group its rules put it in."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for path, module in part.named_modules():
+        factor = schedule.backbone_factor if path.split(".")[0] == "backbone" else 1.0
+        for parameter in module.parameters(recurse=False):
+            decay = 0.0 if isinstance(module, UNDECAYED) else schedule.weight_decay
+            groups.setdefault((factor, decay), []).append(parameter)
+    return AdamW(
+        [
+            {"params": parameters, "lr": schedule.learning_rate * factor, "weight_decay": decay}
+            for (factor, decay), parameters in groups.items()
+        ]
+    )
+
+
+def rate_factor(step: int, schedule: StageConfig) -> float:
+    """The learning rate's factor at a step: linear warm-up, then a drop at each milestone."""
+    warm = min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else 1.0
+    return warm * schedule.decay ** sum(step >= milestone for milestone in schedule.decay_at)
+
+
+def build_schedule(optimizer: AdamW, schedule: StageConfig) -> LambdaLR:
+    """The learning rate as a function of the step."""
+    return LambdaLR(optimizer, lambda step: rate_factor(step, schedule))

@@ -1,0 +1,1 @@
+"""Pictures of results: colours, overlays on frames, thumbnails, timelines."""

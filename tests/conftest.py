@@ -1,0 +1,21 @@
+"""What all tests share. Nothing of cavis is imported here, so that shape checking can be switched on first."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported, here and in child processes
+sys.path.insert(0, str(Path(__file__).parent))  # `import nano`
+
+settings.register_profile("cavis", deadline=None, derandomize=True)
+settings.load_profile("cavis")
+
+
+@pytest.fixture
+def temporary_folder(tmp_path, monkeypatch):
+    """Where temporary files of this process go during a test."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path

@@ -1,0 +1,135 @@
+import copy
+
+import pytest
+import torch
+
+from cavis.training.optimizer import build_optimizer, rate_factor
+from cavis.training.stages import STAGES, SegmenterStage, TrackerStage, copy_heads
+from nano import batch_of, hide, nano_model, nano_preset, squares
+
+
+def seeded():
+    return torch.Generator().manual_seed(3)
+
+
+def learn(stage, batch, progress=0.0):
+    terms = stage.terms(batch, progress, seeded())
+    torch.stack(list(terms.values())).sum().backward()
+    return terms
+
+
+@pytest.fixture
+def batch():
+    return batch_of(squares(0), hide(squares(1), (0, 1)))
+
+
+PARTS = {"segmenter": "segmenter", "tracker": "tracker"}
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("reading", [{}, {"context": "learnable"}, {"tracker_context": "surroundings"}], ids=str)
+def test_gradients_reach_what_must_learn_and_nothing_else(name, reading, batch):
+    preset = nano_preset(**reading)
+    model = nano_model(**reading)
+    before = copy.deepcopy(model.state_dict())
+    stage = STAGES[name](model, preset)
+    learn(stage, batch)
+    for path, parameter in model.named_parameters():
+        if path.startswith(f"{PARTS[name]}."):
+            assert parameter.grad is not None, path
+            if not path.endswith("attention.key.bias"):  # a softmax does not see what all its logits share
+                assert parameter.grad.abs().sum() > 0, path
+        else:
+            assert parameter.grad is None, path
+            assert not parameter.requires_grad, path
+    for path, value in model.state_dict().items():
+        statistics = path.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        if name == "segmenter" and statistics:
+            assert not torch.equal(value, before[path]), path
+        else:
+            assert torch.equal(value, before[path]), path
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_one_update_changes_the_learning_part_only(name, batch):
+    model, preset = nano_model(), nano_preset()
+    before = copy.deepcopy(dict(model.named_parameters()))
+    stage = STAGES[name](model, preset)
+    optimizer = build_optimizer(stage.learning, preset.stage(name))
+    learn(stage, batch)
+    optimizer.step()
+    changed = {path for path, value in model.named_parameters() if not torch.equal(value, before[path])}
+    learning = {path for path in before if path.startswith(f"{PARTS[name]}.")}
+    assert changed <= learning
+    assert {path for path in learning - changed if not path.endswith("bias")} == set()
+
+
+def test_the_frozen_segmenter_sees_a_clip_as_in_inference(batch):
+    model = nano_model()
+    expected = model.segmenter(batch.frames).class_logits.detach()
+    TrackerStage(model, nano_preset())
+    assert model.tracker.training
+    assert not model.segmenter.training
+    assert torch.equal(model.segmenter(batch.frames).class_logits, expected)
+
+
+def test_the_segmenter_guides_the_first_half_only(batch):
+    model = nano_model()
+    stage = TrackerStage(model, nano_preset())
+    early, late = (stage.terms(batch, progress, seeded()) for progress in (0.0, 0.5))
+    unguided = TrackerStage(model, nano_preset(guided_matching=False)).terms(batch, 0.0, seeded())
+    assert early["class"] != late["class"]
+    # the guide's own matching draws points too, so only the terms without points can be compared
+    assert unguided["class"] == late["class"]
+
+
+def test_a_step_is_a_function_of_its_seed(batch):
+    for stage in (SegmenterStage, TrackerStage):
+        losses = []
+        for noise in (1, 2):
+            torch.manual_seed(noise)
+            losses.append(stage(nano_model(), nano_preset()).terms(batch, 0.0, seeded()))
+        assert losses[0].keys() == losses[1].keys()
+        assert all(torch.equal(losses[0][key], losses[1][key]) for key in losses[0])
+
+
+def test_the_tracker_stage_needs_a_tracker():
+    with pytest.raises(ValueError, match="expected a model with a tracker for the tracker stage, got one without"):
+        TrackerStage(nano_model(tracker=False), nano_preset())
+
+
+def test_copied_heads_say_what_the_segmenters_say():
+    model = nano_model()
+    torch.manual_seed(1)
+    slots, features = torch.randn(1, 2, 8, 32), torch.randn(1, 2, 32, 4, 6)
+    segmenter, tracker = model.segmenter.query_decoder.heads, model.tracker.heads
+    assert not torch.equal(segmenter.predict(slots, features).mask_logits, tracker.predict(slots, features).mask_logits)
+    copy_heads(model)
+    for name in ("class_logits", "mask_logits"):
+        left, right = (getattr(heads.predict(slots, features), name) for heads in (segmenter, tracker))
+        assert torch.equal(left, right)
+    segmenter.class_head.bias.data += 1
+    assert not torch.equal(segmenter.class_head.bias, tracker.class_head.bias)  # copies, not the same weights
+
+
+def test_norms_and_embeddings_do_not_decay_and_the_backbone_learns_slowly():
+    preset = nano_preset()
+    segmenter = nano_model().segmenter
+    optimizer = build_optimizer(segmenter, preset.segmenter)
+    settings = {
+        parameter: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for parameter in group["params"]
+    }
+    assert len(settings) == len(list(segmenter.parameters()))
+    for path, parameter in segmenter.named_parameters():
+        rate, decay = settings[parameter]
+        assert rate == pytest.approx(5e-4 if path.startswith("backbone.") else 1e-3), path
+        norm = "norm" in path or path.startswith(("query_decoder.query_", "query_decoder.level_"))
+        if norm:
+            assert decay == 0, path
+        elif path.endswith("weight") and parameter.dim() > 1:
+            assert decay == 0.05, path
+
+
+def test_the_rate_warms_up_and_drops_at_milestones():
+    schedule = nano_preset(10).segmenter  # warm-up 2, milestone 8
+    assert [rate_factor(step, schedule) for step in range(10)] == pytest.approx([0.5] + [1.0] * 7 + [0.1] * 2)
