@@ -62,6 +62,21 @@ RELEASED = Reading(
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataRules:
+    """What the released data code does beside the paper; the defaults are the correct rules."""
+
+    labels_of_last_frame: bool = False
+    """Whether an object that is absent in a clip's last frame is labelled "no object" in the whole clip."""
+    skip_last_start: bool = False
+    """Whether a run of consecutive frames never starts at the last possible place."""
+    always_present: bool = False
+    """Whether objects count as present in every frame of a clip, seen or not (released for VIPSeg)."""
+
+
+CORRECTED = DataRules()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ResNet:
     """A residual network, as transformers builds it; feature maps at strides 4, 8, 16, 32."""
 
@@ -115,7 +130,7 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
-    """The schedule of one training stage (SPEC 8)."""
+    """The schedule of one training stage (Sec. A.2 of the paper)."""
 
     steps: int
     decay_at: tuple[int, ...]
@@ -157,6 +172,7 @@ class Preset:
     segmenter: StageConfig
     tracker: StageConfig
     inference: InferenceConfig
+    rules: DataRules = CORRECTED
     world: str = ""
     """One sentence for visitors: what the model has seen."""
 

@@ -179,7 +179,7 @@ class VideoResult:
         return replace(self, tracks=tuple(kept[:top_k]))
 
     def predictions(self, top_k: int) -> Iterator[tuple[Track, int, float]]:
-        """The ``top_k`` best (track, label, score) triples; one track may appear under several labels (SPEC 6.4)."""
+        """The ``top_k`` best (track, label, score) triples; one track may appear under several labels."""
         triples = [
             (track, label, float(score)) for track in self.tracks for label, score in enumerate(track.class_scores)
         ]

@@ -8,7 +8,9 @@ import torch
 
 from cavis.config import InferenceConfig, LossConfig, ModelConfig, Preset, Reading, ResNet, StageConfig
 from cavis.data.clips import draw_frames
+from cavis.data.loaders import FrameChoice
 from cavis.model import Cavis, build_model
+from cavis.model.deformable_attention import DeformableAttention
 from cavis.records import Clip, ClipBatch, FramePrediction, Targets
 
 CATEGORIES = ("red", "green", "blue")
@@ -55,13 +57,16 @@ def nano_preset(steps: int = 6, **reading) -> Preset:
 
 
 def nano_model(seed: int = 0, *, tracker: bool = True, **reading) -> Cavis:
-    """An untrained model in evaluation mode, its batch norms filled with something less bland than zeros and ones."""
+    """An untrained model in evaluation mode; what starts as zeros and ones is filled with something less bland."""
     torch.manual_seed(seed)
     model = build_model(nano_config(**reading), tracker=tracker)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-0.2, 0.2)
             module.running_var.uniform_(0.5, 1.5)
+        if isinstance(module, DeformableAttention):
+            for layer in (module.offsets, module.weights):
+                torch.nn.init.normal_(layer.weight, std=0.1)
     return model.eval()
 
 
@@ -79,16 +84,16 @@ class Squares:
     def __init__(self, objects: int = 3, height: int = HEIGHT, width: int = WIDTH, length: int = 8) -> None:
         self.objects, self.height, self.width, self.length = objects, height, width, length
 
-    def draw(self, rng: np.random.Generator, frames: int, frame_range: int) -> Clip:
+    def draw(self, rng: np.random.Generator, choose: FrameChoice) -> Clip:
         """A clip whose squares are seen in every frame (their corners never are covered)."""
-        times = draw_frames(self.length, frames, frame_range, rng)
+        times = choose(self.length, rng)
         labels = rng.permutation(np.arange(self.objects) % len(CATEGORIES))
         corner = np.stack(
             [rng.uniform(2, self.height / 2 - 8, self.objects), rng.permutation(self.objects) * 26.0 + 2], axis=1
         )
         speed = rng.uniform(-0.5, 2, (self.objects, 2)) * (1, 0.5)
-        pictures = np.full((frames, self.height, self.width, 3), 90, np.uint8)
-        masks = np.zeros((self.objects, frames, self.height, self.width), bool)
+        pictures = np.full((len(times), self.height, self.width, 3), 90, np.uint8)
+        masks = np.zeros((self.objects, len(times), self.height, self.width), bool)
         for t, time in enumerate(times):
             for n in range(self.objects):
                 y, x = np.clip(corner[n] + time * speed[n], 0, (self.height - 8, self.width - 8)).astype(int)
@@ -113,7 +118,11 @@ class Squares:
 
 def squares(seed: int = 0, frames: int = 3, objects: int = 3) -> Clip:
     """One clip of consecutive frames."""
-    return Squares(objects).draw(np.random.default_rng(seed), frames, 0)
+    return Squares(objects).draw(np.random.default_rng(seed), consecutive(frames))
+
+
+def consecutive(frames: int) -> FrameChoice:
+    return lambda length, rng: draw_frames(length, frames, 0, rng)
 
 
 def batch_of(*clips: Clip) -> ClipBatch:
@@ -146,7 +155,9 @@ def clips_of(record, clips: slice):
     return replace(record, **cut)
 
 
-def random_frames(batch: int = 1, frames: int = 1, queries: int = 6, hidden: int = 32, seed: int = 0) -> FramePrediction:
+def random_frames(
+    batch: int = 1, frames: int = 1, queries: int = 6, hidden: int = 32, seed: int = 0
+) -> FramePrediction:
     """What a segmenter might say, without one."""
     generator = torch.Generator().manual_seed(seed)
 

@@ -122,7 +122,9 @@ def read_training(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here, all meaning the same to the user
-        raise CheckpointError(f"expected a training checkpoint, but {path} cannot be read: {error}") from error
+        text = str(error) or type(error).__name__
+        reason = text.splitlines()[0].split(". ")[0]  # the rest is advice, some of it to trust the file
+        raise CheckpointError(f"expected a training checkpoint, but {path} cannot be read: {reason}") from error
 
 
 def _some(names: list[str], most: int = 5) -> str:

@@ -1,23 +1,27 @@
 """Training batches by step number: step s of seed x is the same batch on every run, so that a run can be resumed."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from cavis.data.clips import collate, draw_frames
+from cavis.config import CORRECTED, DataRules, StageConfig
+from cavis.data.clips import apply_rules, collate, draw_frames
 from cavis.data.synthetic import TwinsClip, TwinsConfig
 from cavis.data.ytvis_json import YtvisDataset
 from cavis.records import Clip, ClipBatch, Targets
+
+FrameChoice = Callable[[int, np.random.Generator], list[int]]
+"""From the length of a video to the frames of a training clip."""
 
 
 class ClipSource(Protocol):
     """Anything that training clips can be drawn from."""
 
-    def draw(self, rng: np.random.Generator, frames: int, frame_range: int) -> Clip:
+    def draw(self, rng: np.random.Generator, choose: FrameChoice) -> Clip:
         """A random clip; all its randomness comes from ``rng``."""
         ...
 
@@ -28,10 +32,10 @@ class TwinsSource:
     def __init__(self, config: TwinsConfig | None = None) -> None:
         self.config = config or TwinsConfig()
 
-    def draw(self, rng: np.random.Generator, frames: int, frame_range: int) -> Clip:
+    def draw(self, rng: np.random.Generator, choose: FrameChoice) -> Clip:
         """A few frames of a new clip."""
         world = TwinsClip(int(rng.integers(2**62)), self.config)
-        return world_clip(world, draw_frames(self.config.frames, frames, frame_range, rng))
+        return world_clip(world, choose(self.config.frames, rng))
 
 
 class FolderSource:
@@ -40,11 +44,11 @@ class FolderSource:
     def __init__(self, dataset: YtvisDataset) -> None:
         self.dataset = dataset
 
-    def draw(self, rng: np.random.Generator, frames: int, frame_range: int) -> Clip:
+    def draw(self, rng: np.random.Generator, choose: FrameChoice) -> Clip:
         """A few frames of one of the videos."""
         index = int(rng.integers(len(self.dataset)))
         length = len(self.dataset.videos[index].file_names)
-        return self.dataset.clip(index, draw_frames(length, frames, frame_range, rng))
+        return self.dataset.clip(index, choose(length, rng))
 
 
 def world_clip(world: TwinsClip, frames: list[int]) -> Clip:
@@ -66,16 +70,24 @@ def world_clip(world: TwinsClip, frames: list[int]) -> Clip:
 class StepBatches(Dataset[ClipBatch]):
     """Item s is the batch of step s, a function of the seed and s alone."""
 
-    def __init__(self, source: ClipSource, *, seed: int, clips: int, frames: int, frame_range: int) -> None:
+    def __init__(
+        self, source: ClipSource, schedule: StageConfig, *, seed: int, num_classes: int, rules: DataRules = CORRECTED
+    ) -> None:
         self.source = source
+        self.schedule = schedule
         self.seed = seed
-        self.clips = clips
-        self.frames = frames
-        self.frame_range = frame_range
+        self.num_classes = num_classes
+        self.rules = rules
 
     def __getitem__(self, step: int) -> ClipBatch:
-        streams = (np.random.default_rng([self.seed, step, slot]) for slot in range(self.clips))
-        return collate([self.source.draw(rng, self.frames, self.frame_range) for rng in streams])
+        return collate([self._clip(step, slot) for slot in range(self.schedule.clips_per_step)])
+
+    def _clip(self, step: int, slot: int) -> Clip:
+        clip = self.source.draw(np.random.default_rng([self.seed, step, slot]), self._choose)
+        return apply_rules(clip, self.rules, self.num_classes)
+
+    def _choose(self, length: int, rng: np.random.Generator) -> list[int]:
+        return draw_frames(length, self.schedule.frames, self.schedule.frame_range, rng, self.rules)
 
 
 def batches_from(dataset: StepBatches, start: int, steps: int, workers: int = 1) -> Iterator[ClipBatch]:

@@ -13,10 +13,10 @@ annotations                                          frames
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from PIL import Image
 from cavis import rle
 from cavis.data.run_lengths import check_runs
 from cavis.records import Clip, Rle, Targets
+from cavis.video import VideoError, VideoSource
 
 SPLITS = ("train", "valid", "test")
 _PLAIN = ("annotations.json", "instances.json")
@@ -72,47 +73,29 @@ class Video:
         return len(self.file_names)
 
 
-class FrameFiles:
-    """The frames of one video, read from their image files one at a time; a source for a predictor."""
-
-    lost_frames = 0
-    notes: tuple[str, ...] = ()
+class FrameFiles(VideoSource):
+    """The frames of one annotated video, read from their image files one at a time; a source for a predictor."""
 
     def __init__(self, folder: Path, video: Video, fps: float = 10.0) -> None:
+        self.video = video
         self.height = video.height
         self.width = video.width
         self.timestamps: Float[np.ndarray, "T"] = np.arange(len(video)) / fps
         self._folder = folder
-        self._video = video
 
-    def __len__(self) -> int:
-        return len(self._video)
-
-    def __getitem__(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        """One frame, RGB; a ValueError if the file is missing, unreadable or of another size."""
-        path = self._folder / self._video.file_names[index]
+    def _read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        path = self._folder / self.video.file_names[index]
+        where = f"frame {index} of video {self.video.id} ({path})"
         try:
             with Image.open(path) as image:
                 frame = np.asarray(image.convert("RGB"))
         except OSError as error:
             reason = "no such file" if isinstance(error, FileNotFoundError) else "not a readable image"
-            raise ValueError(f"frame {index} of video {self._video.id} ({path}): {reason}") from error
+            raise VideoError(f"{where}: {reason}") from error
         if frame.shape[:2] != (self.height, self.width):
             expected, got = f"{self.height} x {self.width}", f"{frame.shape[0]} x {frame.shape[1]}"
-            raise ValueError(f"frame {index} of video {self._video.id} ({path}): expected {expected} pixels, got {got}")
+            raise VideoError(f"{where}: expected {expected} pixels, got {got}")
         return frame
-
-    def __iter__(self) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-        return (self[index] for index in range(len(self)))
-
-    def close(self) -> None:
-        """Nothing stays open between two frames."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @dataclass(frozen=True)

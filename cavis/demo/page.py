@@ -201,7 +201,7 @@ def _connect_work(handlers: Handlers, parts: Parts) -> None:
         set(parts) - {parts.job, parts.upload},
         concurrency_id="model",
         concurrency_limit=1,
-        show_progress="minimal",
+        show_progress="full",
         show_progress_on=parts.progress,
         api_visibility="private",
     )

@@ -101,7 +101,7 @@ def progress(update: Update) -> str:
 
 def waiting() -> str:
     """What stands where the bar will be, until it is the visitor's turn."""
-    return '<div class="cavis-progress"><p role="status"><strong>Waiting for the model …</strong></p></div>'
+    return '<p class="cavis-waiting" role="status"><strong>Waiting for the model …</strong></p>'
 
 
 def preview(update: Update) -> str | None:

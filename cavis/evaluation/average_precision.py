@@ -1,4 +1,4 @@
-"""YouTube-VIS average precision and recall, number for number those of the released evaluation (SPEC 10).
+"""YouTube-VIS average precision and recall, number for number those of the released evaluation.
 
 A prediction meets the annotated tracks of its own video and category. In the order of the scores it takes the
 best-overlapping one that is still free and is right if there is one; the precision-recall curve over all videos is

@@ -1,4 +1,4 @@
-"""Overlap of whole tracks: areas, intersections and IoU summed over the frames of a video (SPEC 10).
+"""Overlap of whole tracks: areas, intersections and IoU summed over the frames of a video.
 
 Everything stays run-length encoded: no mask is ever decoded. Legend: N tracks of T frames; D predicted, G annotated.
 """

@@ -38,7 +38,7 @@ class Matches:
 
 
 def match(groups: Groups, thresholds: Float[np.ndarray, "T"]) -> Matches:
-    """Let every prediction, best score first, take the free annotated track it overlaps most (SPEC 10).
+    """Let every prediction, best score first, take the free annotated track it overlaps most.
 
     It must reach the threshold; of equal overlaps the later track wins; an ignored track is taken only if no other
     qualifies; crowds are never used up. Predictions that match an ignored track are ignored, and so are those that

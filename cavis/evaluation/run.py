@@ -46,7 +46,7 @@ def evaluate(
 ) -> Evaluation:
     """Predict every video and compare with its annotations.
 
-    ``top_k`` predictions count for each video (SPEC 6.4: 10 for YouTube-VIS, 20 for OVIS). A label is matched with the
+    ``top_k`` predictions count for each video (10 for YouTube-VIS, 20 for OVIS). A label is matched with the
     data set's category of the same name, whatever its capitals and underscores. ``progress`` is told the number of
     videos done. A ValueError if a result has another length or size than its video.
     """

@@ -22,7 +22,7 @@ TRACK_COLUMNS = (
 def results_list(
     result: VideoResult, video_id: int, top_k: int, category_ids: Sequence[int] | None = None
 ) -> list[dict[str, Any]]:
-    """One video's entries of a YouTube-VIS results list (SPEC 6.5).
+    """One video's entries of a YouTube-VIS results list.
 
     ``category_ids`` gives the data set's id of each of the model's classes; by default they count from 1.
     """

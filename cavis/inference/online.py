@@ -59,7 +59,7 @@ class RunningMean:
         self._count += len(logits)
 
     def scores(self) -> Float[np.ndarray, "Q K"]:
-        """Class probabilities of the averaged logits (SPEC 6.2: the mean comes before the softmax)."""
+        """Class probabilities of the averaged logits (the mean comes before the softmax)."""
         if self._total is None:
             raise ValueError("expected at least one frame, got none")
         return class_scores(self._total / self._count)

@@ -1,4 +1,4 @@
-"""From averaged logits to instances (SPEC 6.4)."""
+"""From averaged logits to instances."""
 
 from typing import NamedTuple
 

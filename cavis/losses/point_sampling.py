@@ -1,4 +1,4 @@
-"""Masks compared at points instead of pixels (PointRend's sampling, SPEC 3.1)."""
+"""Masks compared at points instead of pixels (PointRend's sampling)."""
 
 import torch
 import torch.nn.functional as F

@@ -12,7 +12,7 @@ Sizes = tuple[tuple[int, int], ...]
 
 
 class DeformableAttention(nn.Module):
-    """Deformable DETR's attention (SPEC 1.2): learned offsets around a reference point, softmax over all samples."""
+    """Deformable DETR's attention: learned offsets around a reference point, softmax over all samples."""
 
     def __init__(self, hidden: int, heads: int, levels: int, points: int) -> None:
         super().__init__()

@@ -148,7 +148,7 @@ class Heads(nn.Module):
 
 
 def init_transformer(module: nn.Module) -> None:
-    """Xavier-uniform matrices; biases keep PyTorch's start (SPEC 1.3)."""
+    """Xavier-uniform matrices; biases keep PyTorch's start."""
     for parameter in module.parameters():
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)

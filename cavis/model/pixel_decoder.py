@@ -1,4 +1,4 @@
-"""From the backbone's four maps to three refined levels and the stride-4 mask features F (SPEC 1.2)."""
+"""From the backbone's four maps to three refined levels and the stride-4 mask features F as in Mask2Former."""
 
 import math
 from typing import NamedTuple

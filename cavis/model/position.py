@@ -1,4 +1,4 @@
-"""The 2-D sine position encoding (SPEC 1.2)."""
+"""The 2-D sine position encoding."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The masked-attention decoder (SPEC 1.3): queries become instances by looking where their own masks are."""
+"""The masked-attention decoder of Mask2Former: queries become instances by looking where their own masks are."""
 
 from typing import NamedTuple
 

@@ -57,13 +57,8 @@ def train(run: Run, model: Cavis, source: ClipSource, stop: threading.Event | No
     scaler = torch.amp.GradScaler(run.device, enabled=run.device == "cuda")
     parts = {"model": model, "optimizer": optimizer, "rates": rates, "scaler": scaler}
     done = saved = restore(run, parts)
-    dataset = StepBatches(
-        source,
-        seed=run.seed,
-        clips=schedule.clips_per_step,
-        frames=schedule.frames,
-        frame_range=schedule.frame_range,
-    )
+    preset = run.preset
+    dataset = StepBatches(source, schedule, seed=run.seed, num_classes=preset.model.num_classes, rules=preset.rules)
     with TrainingLog(run.folder / LOG, start=done) as log:
         between = True  # inside a step weights and statistics belong to no step
         try:
@@ -140,13 +135,13 @@ def save_run(run: Run, parts: dict[str, Any], done: int) -> None:
 def restore(run: Run, parts: dict[str, Any]) -> int:
     """Load the run's checkpoint, if there is one, and return the number of steps done.
 
-    A checkpoint of another stage, seed, schedule, model or loss is a CheckpointError.
+    A checkpoint of another stage, seed, schedule, model, loss or data rules is a CheckpointError.
     """
     path = run.folder / LATEST
     if not path.exists():
         return 0
     state = read_training(path)
-    old = {"config", "loss"} - state.keys()  # what older files do not say is taken on trust
+    old = {"config", "loss", "rules"} - state.keys()  # what older files do not say is taken on trust
     wanted = _flat({key: value for key, value in _identity(run).items() if key not in old})
     found = _flat({key: state.get(key) for key in _identity(run)})
     different = [key for key in wanted if found.get(key) != wanted[key]]
@@ -168,6 +163,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "schedule": asdict(run.schedule),
         "config": model_config_to_json(run.preset.model),
         "loss": asdict(run.preset.loss),
+        "rules": asdict(run.preset.rules),
     }
 
 

@@ -1,4 +1,4 @@
-"""AdamW with the released rules: slower backbone, no decay on norms and embeddings (SPEC 8)."""
+"""AdamW with the released rules: slower backbone, no decay on norms and embeddings."""
 
 from torch import nn
 from torch.optim import AdamW

@@ -3,10 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from nano import nano_model, random_frames
 from scipy.optimize import linear_sum_assignment
 from torch import nn
-
-from nano import nano_model, random_frames
 
 
 def attention_of(ours):

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from nano import batch_of, empty, hide, nano_model, squares
 
 from cavis.config import OURS, RELEASED, LossConfig, Reading
 from cavis.losses.contrastive import contrast
@@ -15,7 +16,6 @@ from cavis.losses.criterion import (
 )
 from cavis.losses.matching import match_frames, on_grid
 from cavis.records import LayerPrediction
-from nano import batch_of, empty, hide, nano_model, squares
 
 CONFIG = LossConfig(points=64)
 
@@ -138,9 +138,7 @@ def matched(model, *clips, **reading):
 def test_context_instances_are_the_features_of_matched_queries(model):
     frames, objects, matches = matched(model, hide(squares(0), (1, 2)), squares(1))
     found = context_instances(frames, objects, matches, absent_identity=False)
-    expected = [
-        (b, t, n) for b in range(2) for t in range(3) for n in range(3) if (b, t, n) != (0, 2, 1)
-    ]
+    expected = [(b, t, n) for b in range(2) for t in range(3) for n in range(3) if (b, t, n) != (0, 2, 1)]
     assert len(found.identity) == len(expected)
     for row, (b, t, n) in enumerate(expected):
         torch.testing.assert_close(found.features[row], frames.context_embedding[b, t, matches[b][t, n]])
@@ -194,9 +192,7 @@ def test_a_guide_decides_the_matching_of_every_block():
         tracks, class_logits=tracks.class_logits.flip(2), mask_logits=tracks.mask_logits.flip(2), auxiliary=()
     )
     criterion = TrackerCriterion(CONFIG, OURS, 3)
-    own, same, other = (
-        criterion(tracks, targets, seeded(), guide=guide) for guide in (None, tracks, shuffled)
-    )
+    own, same, other = (criterion(tracks, targets, seeded(), guide=guide) for guide in (None, tracks, shuffled))
     torch.testing.assert_close(own["class"], same["class"])
     assert other["class"] != own["class"]
     assert other["class_0"] != same["class_0"]

@@ -6,12 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nano import CATEGORIES, empty, hide, squares
 
 from cavis.config import LossConfig
 from cavis.losses.mask_losses import pairwise_dice, pairwise_mask_cross_entropy
 from cavis.losses.matching import UNMATCHED, match_first_appearance, match_frames, matching_costs, on_grid
 from cavis.records import LayerPrediction, Targets
-from nano import CATEGORIES, empty, hide, squares
 
 CONFIG = LossConfig(points=64)
 
@@ -47,7 +47,10 @@ def test_each_frame_gets_the_cheapest_assignment_of_all(seed, match_absent):
     matched = match_frames(layer, objects, CONFIG, seeded(), match_absent=match_absent)[0]
     for t in range(3):
         wanted = [n for n in range(3) if match_absent or objects[0].present[t, n]]
-        best = min(sum(costs[t][q, n] for q, n in zip(order, wanted, strict=True)) for order in permutations(range(4), len(wanted)))
+        best = min(
+            sum(costs[t][q, n] for q, n in zip(order, wanted, strict=True))
+            for order in permutations(range(4), len(wanted))
+        )
         assert cost_of(costs[t], matched[t], wanted) == pytest.approx(best, abs=1e-4)
         assert all(matched[t, n] == UNMATCHED for n in range(3) if n not in wanted)
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nano import random_frames
 from scipy.optimize import linear_sum_assignment
 
 from cavis.model.association import FrameLinker, invert, match, take
-from nano import random_frames
 
 
 def slots(batch=2, queries=7, width=5, seed=0):

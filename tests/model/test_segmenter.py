@@ -1,11 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from nano import images, nano_model
 
 from cavis.config import ResNet
 from cavis.model.layers import Attention
 from cavis.model.position import sine_position
-from nano import images, nano_model
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +80,7 @@ def test_the_context_embedding_is_the_mlp_of_core_and_context(segmenter):
     prediction = segmenter(images())
     both = torch.cat((prediction.core, prediction.context), dim=-1)
     torch.testing.assert_close(segmenter.context_mlp(both), prediction.context_embedding)
-    assert torch.equal(
-        prediction.context_aware, torch.cat((prediction.core, prediction.context_embedding), dim=-1)
-    )
+    assert torch.equal(prediction.context_aware, torch.cat((prediction.core, prediction.context_embedding), dim=-1))
 
 
 @torch.no_grad()

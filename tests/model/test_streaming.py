@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from nano import clips_of, frames_of, images, nano_model, random_frames
 
 FIELDS = ("class_logits", "mask_logits", "embeddings", "core", "context_aware", "order")

@@ -3,11 +3,11 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
+from nano import batch_of, frames_of, hide, images, nano_config, nano_model, nano_preset, random_frames, squares
 
 from cavis.config import OURS, PAPER, RELEASED, Reading
 from cavis.losses.criterion import SegmenterCriterion, TrackerCriterion
 from cavis.model import build_model
-from nano import batch_of, frames_of, hide, images, nano_config, nano_model, nano_preset, random_frames, squares
 
 THREE_CYCLE, SWAP = (1, 2, 0, 3, 4, 5, 6, 7), (1, 0, 2, 3, 4, 5, 7, 6)
 
@@ -15,9 +15,17 @@ THREE_CYCLE, SWAP = (1, 2, 0, 3, 4, 5, 6, 7), (1, 0, 2, 3, 4, 5, 7, 6)
 def permuted(order):
     """Two frames with the same instances; in the second one their slots are in another order."""
     first = random_frames(queries=8)
-    second = {name: value[:, :, list(order)] for name, value in vars(first).items() if name not in ("mask_features", "auxiliary")}
+    second = {
+        name: value[:, :, list(order)]
+        for name, value in vars(first).items()
+        if name not in ("mask_features", "auxiliary")
+    }
     second = replace(first, **second)
-    both = {name: torch.cat((value, getattr(second, name)), dim=1) for name, value in vars(first).items() if name != "auxiliary"}
+    both = {
+        name: torch.cat((value, getattr(second, name)), dim=1)
+        for name, value in vars(first).items()
+        if name != "auxiliary"
+    }
     return replace(first, **both)
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from nano import Squares, nano_model, nano_run
 
 from cavis.checkpoints.files import CheckpointError, load_weights, read_model_file, read_training
 from cavis.config import Reading
 from cavis.training.log import read_log
 from cavis.training.loop import LATEST, LOG, MODEL, Run, train
-from nano import Squares, nano_model, nano_run
 
 STEPS = 6
 
@@ -66,7 +66,7 @@ def again(uninterrupted, tmp_path):
     return replace(uninterrupted[0], folder=tmp_path)
 
 
-@pytest.mark.parametrize(("at", "checkpoint_every"), [(1, 200), (3, 2), (4, 2), (5, 1)])
+@pytest.mark.parametrize(("at", "checkpoint_every"), [(1, 200), (3, 2), (4, 2)])
 def test_closed_and_resumed_equals_uninterrupted(uninterrupted, again, at, checkpoint_every):
     run = replace(again, checkpoint_every=checkpoint_every)
     begun = train(run, nano_model(), Squares())

@@ -2,10 +2,10 @@ import copy
 
 import pytest
 import torch
+from nano import batch_of, hide, nano_model, nano_preset, squares
 
 from cavis.training.optimizer import build_optimizer, rate_factor
 from cavis.training.stages import STAGES, SegmenterStage, TrackerStage, copy_heads
-from nano import batch_of, hide, nano_model, nano_preset, squares
 
 
 def seeded():
@@ -79,7 +79,6 @@ def test_the_segmenter_guides_the_first_half_only(batch):
     early, late = (stage.terms(batch, progress, seeded()) for progress in (0.0, 0.5))
     unguided = TrackerStage(model, nano_preset(guided_matching=False)).terms(batch, 0.0, seeded())
     assert early["class"] != late["class"]
-    # the guide's own matching draws points too, so only the terms without points can be compared
     assert unguided["class"] == late["class"]
 
 
@@ -117,7 +116,9 @@ def test_norms_and_embeddings_do_not_decay_and_the_backbone_learns_slowly():
     segmenter = nano_model().segmenter
     optimizer = build_optimizer(segmenter, preset.segmenter)
     settings = {
-        parameter: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for parameter in group["params"]
+        parameter: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
     }
     assert len(settings) == len(list(segmenter.parameters()))
     for path, parameter in segmenter.named_parameters():

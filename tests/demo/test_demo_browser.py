@@ -1,0 +1,116 @@
+"""What a visitor does, in a real browser."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from cavis.data.synthetic import TwinsClip, TwinsConfig
+from cavis.video import VideoWriter
+
+pytestmark = pytest.mark.browser
+PATIENCE = 60_000
+"""Milliseconds; a loaded machine needs them, an idle one does not."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium")
+    assert path, "the browser tests need Chromium on the path (apt-get install chromium)"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    page.goto(address)
+    expect(page.locator("h1")).to_contain_text("Follow every object", timeout=PATIENCE)
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """240 frames of the twins' world, there and back."""
+    config = TwinsConfig(frames=24)
+    frames = [TwinsClip(7, config).render(t)[0] for t in range(24)]
+    path = tmp_path_factory.mktemp("twins") / "twins.mp4"
+    with VideoWriter(path, config.height, config.width, fps=12) as writer:
+        for t in range(240):
+            writer.write(frames[abs(t % 46 - 23)])
+    return path
+
+
+def upload(page: Page, file: Path) -> None:
+    page.locator("#upload input[type=file]").set_input_files(file)
+
+
+def set_number(page: Page, part: str, number: str) -> None:
+    field = page.locator(f"{part} input[type=number]")
+    field.fill(number)
+    field.press("Enter")
+
+
+def test_an_example_plays_and_can_be_looked_at(page: Page):
+    hosts: set[str] = set()
+    page.on("request", lambda request: hosts.add(request.url.split("/")[2] if "://" in request.url else ""))
+    page.click("#example-crossing")
+    page.wait_for_function("document.querySelector('#tracked video')?.readyState >= 2")
+    page.wait_for_function("document.querySelector('#tracked video').currentTime > 0.2")
+    image = page.locator("#frame-picture img")
+    first = image.get_attribute("src")
+    set_number(page, "#frame", "20")
+    expect(image).not_to_have_attribute("src", first, timeout=PATIENCE)
+    set_number(page, "#min-score", "0")
+    expect(page.locator("#tracks tbody tr")).not_to_have_count(0, timeout=PATIENCE)
+    set_number(page, "#min-score", "1")
+    expect(page.locator("#tracks table")).to_have_count(0, timeout=PATIENCE)
+    expect(page.locator("#tracks")).to_contain_text("Lower the score threshold")
+    assert all(re.fullmatch(r"127\.0\.0\.1:\d+|", host) for host in hosts)
+
+
+def test_an_upload_is_tracked_after_one_that_was_refused(page: Page, tmp_path: Path, clip: Path):
+    garbage = tmp_path / "garbage.mp4"
+    garbage.write_text("This is not a video.")
+    upload(page, garbage)
+    expect(page.locator("#choose-note")).to_contain_text("is a text file, not a video", timeout=PATIENCE)
+    expect(page.locator("#track")).to_be_hidden()
+    upload(page, clip)
+    expect(page.locator("#choose-note")).to_contain_text("20 frames", timeout=PATIENCE)
+    expect(page.locator("#part-note")).to_contain_text("→ 20 frames")
+    page.click("#track")
+    page.wait_for_function("document.querySelector('#tracked video')?.readyState >= 2")
+    with page.expect_download() as download:
+        page.click("#get-tracks")
+    assert download.value.path().read_text().startswith("frame,time,track")
+
+
+def test_cancel_ends_the_work_and_the_page_is_ready_again(page: Page, twins: Path):
+    upload(page, twins)
+    expect(page.locator("#choose-note")).to_contain_text("240 frames", timeout=PATIENCE)
+    page.click("#track")
+    expect(page.locator("#progress")).to_contain_text("frames a second", timeout=PATIENCE)
+    expect(page.locator("#preview img")).to_be_visible(timeout=PATIENCE)
+    page.click("#cancel")
+    expect(page.locator("#run-note")).to_contain_text("Stopped", timeout=PATIENCE)
+    expect(page.locator("#cancel")).to_be_hidden()
+    expect(page.locator("#track")).to_be_enabled()
+    expect(page.locator("#progress")).to_be_hidden()
+
+
+def test_a_phone_shows_the_page_without_scrolling_sideways(browser: Browser, address: str):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(address)
+    page.click("#example-crowd")
+    expect(page.locator("#tracked video")).to_be_visible(timeout=PATIENCE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()

@@ -1,0 +1,94 @@
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from cavis.demo.jobs import GoneError, Job, JobStore
+from cavis.demo.limits import DemoLimits
+
+
+def folders(store: JobStore) -> set[Path]:
+    return set(store.root.iterdir())
+
+
+def test_a_store_keeps_so_many_jobs_and_the_files_of_no_other(store: JobStore, limits: DemoLimits):
+    jobs = [store.open(None) for _ in range(limits.jobs + 2)]
+    assert folders(store) == {job.folder for job in jobs[2:]}
+    with pytest.raises(GoneError):
+        store.get(jobs[0].key)
+    assert store.get(jobs[-1].key) is jobs[-1]
+
+
+def test_the_job_used_longest_ago_makes_room(store: JobStore, limits: DemoLimits):
+    jobs = [store.open(None) for _ in range(limits.jobs)]
+    jobs[0].used = time.monotonic() + 1
+    store.open(None)
+    assert store.get(jobs[0].key) is jobs[0]
+    with pytest.raises(GoneError):
+        store.get(jobs[1].key)
+
+
+def test_a_job_that_is_worked_on_makes_room_last(store: JobStore, limits: DemoLimits):
+    first = store.open(None)
+    with first.busy():
+        for _ in range(limits.jobs + 1):
+            store.open(None)
+        assert store.get(first.key) is first
+
+
+def test_a_new_clip_of_a_visitor_replaces_the_old_one_and_stops_its_work(store: JobStore):
+    old, other = store.open("visitor"), store.open("another")
+    store.open("visitor")
+    assert old.stop.is_set()
+    assert not old.folder.exists()
+    assert store.get(other.key) is other
+
+
+def test_what_is_not_used_any_more_is_deleted(store: JobStore, limits: DemoLimits):
+    job = store.open(None)
+    job.used -= limits.keep_seconds + 1
+    with pytest.raises(GoneError):
+        store.get(job.key)
+    assert not folders(store)
+
+
+def test_leaving_deletes_everything_of_a_visitor(store: JobStore, clip: Path):
+    job = store.open("visitor")
+    job.take(clip)
+    store.drop_session("visitor")
+    assert not folders(store)
+    assert clip.exists()
+
+
+def test_what_a_killed_program_left_is_swept(tmp_path: Path, limits: DemoLimits):
+    old, young = tmp_path / "old", tmp_path / "young"
+    for folder in (old, young):
+        folder.mkdir()
+        (folder / "clip.mp4").write_bytes(b"x")
+    long_ago = time.time() - 3 * limits.keep_seconds
+    os.utime(old, (long_ago, long_ago))
+    JobStore(tmp_path, limits)
+    assert not old.exists()
+    assert young.exists()
+
+
+def test_keys_cannot_be_guessed(store: JobStore):
+    keys = {store.open(None).key for _ in range(20)}
+    assert len(keys) == 20
+    assert all(len(key) >= 20 for key in keys)
+
+
+def test_a_missing_key_is_answered_with_what_to_do(store: JobStore):
+    with pytest.raises(GoneError, match="Choose a clip first"):
+        store.get(None)
+
+
+def test_files_of_a_kind_never_share_an_address(tmp_path: Path):
+    job = Job("key", None, tmp_path)
+    first, second, other = job.fresh("video"), job.fresh("video"), job.fresh("files")
+    assert first != second
+    job.discard_other(second)
+    assert not first.exists()
+    assert second.exists()
+    assert other.exists()
