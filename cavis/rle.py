@@ -4,15 +4,17 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
-from pycocotools import mask as coco_mask
+from pycocotools import mask
 
 from cavis.records import Rle
 
+coco_mask: Any = mask  # its type stubs know less than it does
 
-def encode(mask: Bool[np.ndarray, "H W"]) -> Rle:
+
+def encode(pixels: Bool[np.ndarray, "H W"]) -> Rle:
     """Encode a binary mask."""
-    packed = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return Rle(mask.shape[0], mask.shape[1], packed["counts"])
+    packed = coco_mask.encode(np.asfortranarray(pixels, dtype=np.uint8))
+    return Rle(pixels.shape[0], pixels.shape[1], packed["counts"])
 
 
 def decode(rle: Rle) -> Bool[np.ndarray, "H W"]:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported, here and in child processes
+# Before torch is imported, here and in child processes. The models are so small that a second thread gains nothing,
+# and on a busy machine threads that wait for each other cost ten times the work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))  # `import nano`
 
 settings.register_profile("cavis", deadline=None, derandomize=True)

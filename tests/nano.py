@@ -81,13 +81,14 @@ def images(batch: int = 1, frames: int = 4, height: int = HEIGHT, width: int = W
 class Squares:
     """A source of clips: squares of the colour of their class drift over grey; later ones cover earlier ones."""
 
-    def __init__(self, objects: int = 3, height: int = HEIGHT, width: int = WIDTH, length: int = 8) -> None:
-        self.objects, self.height, self.width, self.length = objects, height, width, length
+    def __init__(self, objects: int = 3, height: int = HEIGHT, length: int = 8, classes: int = len(CATEGORIES)) -> None:
+        self.objects, self.classes = objects, classes
+        self.height, self.width, self.length = height, WIDTH, length
 
     def draw(self, rng: np.random.Generator, choose: FrameChoice) -> Clip:
         """A clip whose squares are seen in every frame (their corners never are covered)."""
         times = choose(self.length, rng)
-        labels = rng.permutation(np.arange(self.objects) % len(CATEGORIES))
+        labels = rng.permutation(np.arange(self.objects) % self.classes)
         corner = np.stack(
             [rng.uniform(2, self.height / 2 - 8, self.objects), rng.permutation(self.objects) * 26.0 + 2], axis=1
         )
@@ -116,9 +117,9 @@ class Squares:
         return Clip(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), targets)
 
 
-def squares(seed: int = 0, frames: int = 3, objects: int = 3) -> Clip:
+def squares(seed: int = 0, frames: int = 3, objects: int = 3, classes: int = len(CATEGORIES)) -> Clip:
     """One clip of consecutive frames."""
-    return Squares(objects).draw(np.random.default_rng(seed), consecutive(frames))
+    return Squares(objects, classes=classes).draw(np.random.default_rng(seed), consecutive(frames))
 
 
 def consecutive(frames: int) -> FrameChoice:

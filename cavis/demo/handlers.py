@@ -96,7 +96,7 @@ class Handlers:
         text = f"{example.title}: {describe(example.info)}."
         view = View()
         shown = self._chosen(job, words.note(text)) | self._result(job, view)
-        notes = ("Computed beforehand, on this clip, with this model. Press Track to see it happen.",)
+        notes = (f"Computed beforehand with the model “{self._shelf.model}”. Press Track to see it happen.",)
         return shown | {
             parts.upload: gr.update(value=str(job.upload)),
             parts.found: words.found(viewer.headline(job, view), notes),

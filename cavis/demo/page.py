@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -67,7 +68,7 @@ def build_page(tracker: Tracker, store: JobStore, shelf: Shelf) -> gr.Blocks:
     return page
 
 
-def _choose(limits: DemoLimits, shelf: Shelf) -> tuple[dict[str, gr.Blocks], list[Card]]:
+def _choose(limits: DemoLimits, shelf: Shelf) -> tuple[dict[str, Any], list[Card]]:
     gr.HTML(words.section(1, "Choose a clip", f"{limits.sentence()} {_PRIVACY}"))
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
@@ -91,8 +92,8 @@ def _examples(shelf: Shelf) -> list[Card]:
     return cards
 
 
-def _part() -> dict[str, gr.Blocks]:
-    parts: dict[str, gr.Blocks] = {}
+def _part() -> dict[str, Any]:
+    parts: dict[str, Any] = {}
     with gr.Column(visible=False) as box:
         gr.HTML(words.section(2, "Choose the part to track"))
         with gr.Row():
@@ -109,8 +110,8 @@ def _part() -> dict[str, gr.Blocks]:
     return parts | {"part_box": box}
 
 
-def _results() -> dict[str, gr.Blocks]:
-    parts: dict[str, gr.Blocks] = {}
+def _results() -> dict[str, Any]:
+    parts: dict[str, Any] = {}
     with gr.Column(visible=False, elem_id="results") as box:
         gr.HTML(words.section(3, "See what was found"))
         parts["found"] = gr.HTML()
@@ -130,8 +131,8 @@ def _results() -> dict[str, gr.Blocks]:
     return parts | {"result_box": box}
 
 
-def _closer() -> dict[str, gr.Blocks]:
-    parts: dict[str, gr.Blocks] = {}
+def _closer() -> dict[str, Any]:
+    parts: dict[str, Any] = {}
     with gr.Row(equal_height=False):
         with gr.Column(min_width=320, scale=6):
             parts["picture"] = gr.Image(
@@ -160,8 +161,8 @@ def _about(ready: ReadyModel) -> None:
 
 
 def _connect_choice(handlers: Handlers, parts: Parts, cards: list[Card]) -> None:
-    everything = set(parts)
-    private = {"api_visibility": "private", "show_progress_on": parts.choose_note}
+    everything = list(parts)
+    private = {"api_visibility": "private", "show_progress_on": [parts.upload, parts.choose_note]}
     parts.upload.upload(handlers.choose_upload, parts.upload, everything, concurrency_id="probe", **private)
     parts.upload.clear(handlers.clear, None, everything, queue=False, **private)
     for index, card in enumerate(cards):
@@ -196,13 +197,14 @@ def _connect_work(handlers: Handlers, parts: Parts) -> None:
         api_visibility="private",
     )
     work = ready.then(
-        handlers.track,
+        handlers.track,  # the name "track" is for programs
         [parts.job, parts.start, parts.end, parts.stride, parts.min_score, parts.drawn],
-        set(parts) - {parts.job, parts.upload},
+        [part for part in parts if part not in (parts.job, parts.upload)],
         concurrency_id="model",
         concurrency_limit=1,
         show_progress="full",
         show_progress_on=parts.progress,
+        api_name="track_here",
         api_visibility="private",
     )
     parts.cancel.click(
@@ -233,12 +235,12 @@ def _connect_views(handlers: Handlers, parts: Parts) -> None:
         "api_visibility": "private",
     }
     seen = [parts.job, parts.frame, parts.min_score, parts.drawn, parts.only]
-    filtered = {parts.found, parts.table, parts.timeline, parts.only, parts.get_results, parts.get_tracks}
+    filtered = [parts.found, parts.table, parts.timeline, parts.only, parts.get_results, parts.get_tracks]
     parts.frame.change(handlers.show, seen, [parts.picture, parts.run_note], **quick)
     for part in (parts.drawn, parts.only):
         part.input(handlers.restyle, seen, [parts.picture, parts.redraw, parts.run_note], **quick)
     parts.frame.release(
         handlers.mark, [parts.job, parts.frame, parts.min_score], [parts.timeline, parts.run_note], **quick
     )
-    parts.min_score.input(handlers.filter, seen, filtered | {parts.picture, parts.redraw, parts.run_note}, **quick)
+    parts.min_score.input(handlers.filter, seen, [*filtered, parts.picture, parts.redraw, parts.run_note], **quick)
     parts.picture.select(handlers.point, seen, [parts.only, parts.picture, parts.redraw, parts.run_note], **quick)

@@ -33,7 +33,7 @@ def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None, **o
         "share": False,
         "theme": theme(),
         "css": css(),
-        "max_file_size": DemoLimits().video.bytes,
+        "max_file_size": f"{DemoLimits().megabytes}mb",
         "footer_links": ["api"],
         "run_history": False,
         "enable_monitoring": False,

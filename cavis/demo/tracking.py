@@ -53,7 +53,8 @@ class Watcher:
         self._enter(stages[0])
 
     def _enter(self, stage: Stage) -> None:
-        self._stage, self._entered, self._done = stage, time.monotonic(), 0
+        self._stage: Stage = stage
+        self._entered, self._done = time.monotonic(), 0
 
     def report(self, stage: Stage, done: int, total: int | None = None) -> None:
         """``done`` frames of a stage are finished; Cancelled if it is enough, VideoError if it took too long."""

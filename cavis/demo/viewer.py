@@ -89,7 +89,8 @@ def table(job: Job, view: View) -> str:
     if not result.tracks:
         return f'<p class="cavis-note" role="status">{escape(nothing_found(job, view))}</p>'
     rows = "".join(_row(job, result, track) for track in result.tracks)
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("", "Track", "Score", "Seen in", "From – to"))
+    names = ("Track", "Score", "Seen in", "From – to")
+    head = "<td></td>" + "".join(f'<th scope="col">{name}</th>' for name in names)
     body = f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"
     return f'<div class="cavis-scroll" tabindex="0"><table class="cavis-tracks">{body}</table></div>'
 

@@ -38,9 +38,7 @@ def test_no_function_has_more_than_60_lines():
 def test_nothing_is_moved_to_a_device_by_name():
     calls = [where for where, node in found(ast.Attribute) if node.attr == "cuda" and where.startswith("cavis/model")]
     calls += [
-        where
-        for where, node in found(ast.Call)
-        if isinstance(node.func, ast.Attribute) and node.func.attr == "cuda"
+        where for where, node in found(ast.Call) if isinstance(node.func, ast.Attribute) and node.func.attr == "cuda"
     ]
     assert calls == []
 

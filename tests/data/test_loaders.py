@@ -5,6 +5,7 @@ import pytest
 import torch
 from nano import Squares, consecutive, nano_preset
 
+from cavis.config import DataRules
 from cavis.data.clips import draw_frames
 from cavis.data.loaders import StepBatches, TwinsSource, batches_from, world_clip
 from cavis.data.synthetic import TwinsClip, TwinsConfig
@@ -46,6 +47,15 @@ def test_steps_seeds_and_clips_differ():
 def test_a_larger_batch_begins_with_the_smaller_one():
     small, large = batches(clips=1)[5], batches(clips=3)[5]
     assert large.frames[0].equal(small.frames[0])
+
+
+def test_rules_reach_the_frames_and_the_targets():
+    schedule = replace(nano_preset().segmenter, frames=2, frame_range=0)
+    rules = DataRules(skip_last_start=True, labels_of_last_frame=True)
+    corrected, released = (
+        StepBatches(Squares(length=3), schedule, seed=1, num_classes=3, rules=chosen) for chosen in (DataRules(), rules)
+    )
+    assert any(not equal(corrected[step], released[step]) for step in range(8))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -7,13 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
-from nano import CATEGORIES, nano_config, nano_model
+from nano import nano_config, nano_model
 
 from cavis.checkpoints.files import ModelFile
 from cavis.checkpoints.hub import ReadyModel
@@ -54,6 +54,12 @@ def write_clip(path: Path, frames: int = FRAMES, height: int = HEIGHT, width: in
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """20 frames, 96 x 64, 10 frames a second; do not write to it."""
     return write_clip(tmp_path_factory.mktemp("clips") / "squares.mp4")
+
+
+@pytest.fixture
+def make_clip(tmp_path: Path) -> Callable[[int, int, int], Path]:
+    """A clip of so many frames, height and width."""
+    return lambda frames, height, width: write_clip(tmp_path / "made.mp4", frames, height, width)
 
 
 @pytest.fixture(scope="session")
@@ -108,11 +114,6 @@ def bad_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def categories() -> tuple[str, ...]:
-    return CATEGORIES
-
-
 def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -147,11 +148,11 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             server.kill()
         log.close()
+    assert not list((folder / "gradio" / "cavis-jobs").iterdir()), "the visitors' files outlive the program"
 
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return answer.status == 200
-    except OSError:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
         return False

@@ -1,9 +1,8 @@
 import csv
 import json
-import urllib.error
-import urllib.request
 from pathlib import Path
 
+import httpx
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -22,7 +21,7 @@ def test_a_file_goes_in_and_the_tracks_come_out(client: Client, clip: Path):
     )
     assert len(open_video(video)) == summary["frames"] == 5
     assert len(json.loads(Path(results).read_text())) == len(summary["tracks"]) > 0
-    rows = list(csv.DictReader(Path(tracks).open()))
+    rows = list(csv.DictReader(Path(tracks).read_text().splitlines()))
     seen = sum(track["visible_frames"] for track in summary["tracks"])
     assert len(rows) == seen
     assert summary["model"] == "tiny"
@@ -50,6 +49,4 @@ def test_only_tracking_is_offered_to_programs(client: Client):
 
 @pytest.mark.parametrize("path", ["monitoring", "gradio_api/file=/etc/passwd", "gradio_api/file=app.py"])
 def test_nothing_else_is_served(address: str, path: str):
-    with pytest.raises(urllib.error.HTTPError) as refusal:
-        urllib.request.urlopen(address + path, timeout=10)
-    assert refusal.value.code in (401, 403, 404)
+    assert httpx.get(address + path, timeout=10).status_code in (401, 403, 404)

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 import cavis.demo
+from cavis import rle
 from cavis.demo.examples import Shelf
 from cavis.demo.handlers import Handlers, Parts, sentence
 from cavis.demo.jobs import JobStore
+from cavis.demo.limits import DemoLimits
+from cavis.demo.pace import Pace
 from cavis.demo.tracking import Tracker
 from cavis.inference.online import OnlinePredictor
 
@@ -65,6 +68,24 @@ def test_what_is_no_video_is_refused_and_leaves_nothing(
     assert handlers.choose_upload(upload, VISITOR)["job"] is not None
 
 
+def test_a_file_over_the_limit_is_refused_and_leaves_nothing(ready, store: JobStore, upload: str):
+    strict = Tracker(ready, DemoLimits(megabytes=0), Pace())
+    handlers = Handlers(strict, store, Shelf(), Parts(*Parts._fields))
+    updates = handlers.choose_upload(upload, VISITOR)
+    assert "accepted are at most 0 MB" in updates["choose_note"]
+    assert not Path(upload).exists()
+    assert not list(store.root.iterdir())
+
+
+@pytest.mark.parametrize(("frames", "height", "width"), [(1, 64, 96), (2, 47, 63), (3, 96, 40)])
+def test_clips_of_odd_shapes_are_tracked(handlers: Handlers, make_clip, frames: int, height: int, width: int):
+    key = handlers.choose_upload(str(make_clip(frames, height, width)), VISITOR)["job"]
+    *_, last = handlers.track(key, 0.0, 10.0, 1, *LOOKS)
+    assert last["result_box"]["visible"]
+    assert f"in {frames} frame" in last["found"]
+    assert last["picture"].shape[0] % 2 == 0
+
+
 def test_a_part_over_the_limit_is_refused_with_a_way_out(handlers: Handlers, upload: str):
     key = handlers.choose_upload(upload, VISITOR)["job"]
     updates = handlers.judge_part(key, 0.0, 2.0, 1)
@@ -114,9 +135,6 @@ def test_a_click_brings_a_track_out_and_lets_it_go(handlers: Handlers, store: Jo
     job = store.get(key)
     track = job.result.tracks[0]
     t = int(np.flatnonzero(track.visible)[0])
-    x, y, width, height = track.boxes[t]
-    from cavis import rle
-
     row, column = np.argwhere(rle.decode(track.masks[t]))[0]
     click = SimpleNamespace(index=[int(column), int(row)])
     chosen = handlers.point(key, t, 0.0, [], [], click)["only"]

@@ -59,7 +59,7 @@ def test_files_and_page_tell_the_same_tracks(job: Job, between: float):
     for entry, track in zip(entries, shown, strict=True):
         masks = [mask and rle.from_json(mask, 48, 72) for mask in entry["segmentations"]]
         assert masks == list(track.masks)
-    rows = list(csv.DictReader(files.tracks.open()))
+    rows = list(csv.DictReader(files.tracks.read_text().splitlines()))
     assert {int(row["track"]) for row in rows} == {track.id for track in shown if track.visible.any()}
     assert viewer.table(job, view).count("<tr>") == 1 + len(shown)
     assert viewer.headline(job, view).startswith(f"{len(shown)} track")

@@ -97,10 +97,9 @@ def test_closing_the_updates_stops_the_work(tracker: Tracker, uploaded: Upload, 
 
 def test_a_stopped_run_ends_before_the_next_window(tracker: Tracker, uploaded: Upload):
     job = uploaded()
-    updates = tracker.track(job, Part(0.0, 1.5, 1), EVERYTHING)
+    stopping = (job.stop.set() for _ in tracker.track(job, Part(0.0, 1.5, 1), EVERYTHING))
     with pytest.raises(Cancelled):
-        for _ in updates:
-            job.stop.set()
+        list(stopping)
     assert not working()
     assert job.result is None
 

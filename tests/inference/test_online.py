@@ -66,7 +66,7 @@ def test_live_and_exact_results_have_the_same_masks(height, width):
     assert [track.id for track in now.tracks] == [track.id for track in exact.tracks]
 
 
-def test_a_run_leaves_no_mark_on_the_next(tracker=True):
+def test_a_run_leaves_no_mark_on_the_next():
     predictor = OnlinePredictor(ready())
     first = predictor.run(video())
     predictor.step(video()[0])

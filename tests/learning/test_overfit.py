@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from nano import HEIGHT, WIDTH, batch_of, nano_model, nano_preset, squares
 
 from cavis.inference.postprocess import Sizes, instance_masks
 from cavis.losses.matching import match_first_appearance, on_grid
 from cavis.records import LayerPrediction
 from cavis.training.optimizer import build_optimizer, build_schedule
-from cavis.training.stages import STAGES, copy_heads
-from nano import HEIGHT, WIDTH, batch_of, nano_model, nano_preset, squares
+from cavis.training.stages import STAGES
 
-STEPS = {"segmenter": 200, "tracker": 120}
+STEPS = {"segmenter": 150, "tracker": 80}
 
 
 def learn(stage_name, model, preset, batch):
@@ -20,7 +20,12 @@ def learn(stage_name, model, preset, batch):
     stage = STAGES[stage_name](model, preset)
     steps = STEPS[stage_name]
     schedule = replace(
-        preset.stage(stage_name), steps=steps, learning_rate=3e-3, backbone_factor=1.0, warmup=10, decay_at=(steps - 50,)
+        preset.stage(stage_name),
+        steps=steps,
+        decay_at=(2 * steps // 3,),
+        learning_rate=3e-3,
+        backbone_factor=1.0,
+        warmup=10,
     )
     optimizer = build_optimizer(stage.learning, schedule)
     rates = build_schedule(optimizer, schedule)
@@ -57,16 +62,15 @@ def tracks_of(model, batch):
 
 @pytest.fixture(scope="module")
 def learned():
-    """A segmenter that knows one clip by heart."""
-    torch.manual_seed(0)
-    model, preset, batch = nano_model(), nano_preset(), batch_of(squares(1, frames=4))
+    """A segmenter that knows one clip by heart: three squares, two of them of one colour."""
+    model, preset, batch = nano_model(), nano_preset(), batch_of(squares(1, classes=2))
     losses = learn("segmenter", model, preset, batch)
     return model, preset, batch, losses
 
 
 def test_the_segmenter_learns_a_clip_by_heart(learned):
     model, _, batch, losses = learned
-    assert sum(losses[-10:]) < 0.25 * sum(losses[:10])
+    assert sum(losses[-10:]) < 0.15 * sum(losses[:10])
     without = nano_model(tracker=False)
     without.segmenter.load_state_dict(model.segmenter.state_dict())
     overlaps, labels = tracks_of(without, batch)
@@ -80,7 +84,7 @@ def test_the_context_aware_features_tell_the_instances_apart(learned):
         frames = model.eval().segmenter(batch.frames)
     layer = LayerPrediction(frames.class_logits, frames.mask_logits)
     features = []
-    for t in range(4):  # each frame on its own
+    for t in range(3):  # each frame on its own
         part = LayerPrediction(layer.class_logits[:, t : t + 1], layer.mask_logits[:, t : t + 1])
         targets = replace(
             batch.targets[0], masks=batch.targets[0].masks[:, t : t + 1], present=batch.targets[0].present[:, t : t + 1]
@@ -95,9 +99,8 @@ def test_the_context_aware_features_tell_the_instances_apart(learned):
 
 def test_the_tracker_learns_a_clip_by_heart_and_keeps_identities(learned):
     model, preset, batch, _ = learned
-    copy_heads(model)
     losses = learn("tracker", model, preset, batch)
-    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+    assert sum(losses[-10:]) < 0.25 * sum(losses[:10])
     overlaps, labels = tracks_of(model, batch)  # queries are matched in the first frame: a swap later would show
     assert overlaps.min() > 0.7
     assert labels.equal(batch.targets[0].labels)

@@ -14,7 +14,7 @@ import torch
 from nano import Squares, nano_model, nano_run
 
 from cavis.checkpoints.files import CheckpointError, load_weights, read_model_file, read_training
-from cavis.config import Reading
+from cavis.config import DataRules, Reading
 from cavis.training.log import read_log
 from cavis.training.loop import LATEST, LOG, MODEL, Run, train
 
@@ -112,7 +112,8 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     tests = Path(__file__).parents[1]
     program = (
         f"import sys; sys.path[:0] = [{str(tests)!r}, {str(tests.parent)!r}]; import torch; "
-        f"torch.set_num_threads({torch.get_num_threads()}); import nano; nano.train_in_child({str(run.folder)!r}, {STEPS})"
+        f"torch.set_num_threads({torch.get_num_threads()}); "
+        f"import nano; nano.train_in_child({str(run.folder)!r}, {STEPS})"
     )
     child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=dict(os.environ))
     for line in child.stdout:
@@ -154,6 +155,7 @@ def test_the_model_file_holds_the_last_weights(uninterrupted):
         ({"schedule": {"steps": 7}}, "schedule.steps 6); expected schedule.steps 7"),
         ({"reading": {"alignment": "inverted"}}, "config.reading.alignment 'true'); expected config.reading.alignment"),
         ({"loss": {"points": 7}}, "loss.points 128); expected loss.points 7"),
+        ({"rules": {"always_present": True}}, "rules.always_present False); expected rules.always_present True"),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -166,6 +168,8 @@ def test_a_folder_of_another_run_is_refused(tmp_path, change, named):
         preset = replace(preset, model=replace(preset.model, reading=Reading(**change["reading"])))
     if "loss" in change:
         preset = replace(preset, loss=replace(preset.loss, **change["loss"]))
+    if "rules" in change:
+        preset = replace(preset, rules=DataRules(**change["rules"]))
     schedule = replace(run.schedule, **change.get("schedule", {}))
     plain = {key: value for key, value in change.items() if key in ("seed", "stage")}
     other = replace(run, preset=preset, schedule=schedule, **plain)

@@ -67,7 +67,7 @@ def test_one_update_changes_the_learning_part_only(name, batch):
 def test_the_frozen_segmenter_sees_a_clip_as_in_inference(batch):
     model = nano_model()
     expected = model.segmenter(batch.frames).class_logits.detach()
-    TrackerStage(model, nano_preset())
+    TrackerStage(model.train(), nano_preset())
     assert model.tracker.training
     assert not model.segmenter.training
     assert torch.equal(model.segmenter(batch.frames).class_logits, expected)
