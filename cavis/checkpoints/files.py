@@ -54,20 +54,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 def save_model(path: Path, model: nn.Module, about: ModelFile, dtype: torch.dtype = torch.float32) -> None:
     """Write the weights in ``dtype`` with ``about`` in the header."""
-    state = {
-        key: (value.to(dtype) if value.is_floating_point() else value).contiguous()
-        for key, value in model.state_dict().items()
-    }
-    header = {
-        "format": "cavis",
-        "name": about.name,
-        "preset": about.preset,
-        "has_tracker": json.dumps(about.has_tracker),
-        "config": json.dumps(model_config_to_json(about.config)),
-        "training": about.training,
-    }
-    data = save(state, metadata=header)
-    write_atomically(path, lambda temporary: _write_bytes(temporary, data))
+    _write_model(path, model.state_dict(), about, dtype)
 
 
 def read_model_file(path: Path) -> tuple[ModelFile, dict[str, Tensor]]:
@@ -90,6 +77,12 @@ def read_model_file(path: Path) -> tuple[ModelFile, dict[str, Tensor]]:
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"expected a complete cavis header in {path}: {error}") from error
     return about, state
+
+
+def halve(source: Path, out: Path) -> None:
+    """Rewrite a model file in fp16: half the size, for weights that ship with the package."""
+    about, state = read_model_file(source)
+    _write_model(out, state, about, torch.float16)
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -125,6 +118,22 @@ def read_training(path: Path) -> dict[str, Any]:
         text = str(error) or type(error).__name__
         reason = text.splitlines()[0].split(". ")[0]  # the rest is advice, some of it to trust the file
         raise CheckpointError(f"expected a training checkpoint, but {path} cannot be read: {reason}") from error
+
+
+def _write_model(path: Path, weights: Mapping[str, Tensor], about: ModelFile, dtype: torch.dtype) -> None:
+    state = {
+        key: (value.to(dtype) if value.is_floating_point() else value).contiguous() for key, value in weights.items()
+    }
+    header = {
+        "format": "cavis",
+        "name": about.name,
+        "preset": about.preset,
+        "has_tracker": json.dumps(about.has_tracker),
+        "config": json.dumps(model_config_to_json(about.config)),
+        "training": about.training,
+    }
+    data = save(state, metadata=header)
+    write_atomically(path, lambda temporary: _write_bytes(temporary, data))
 
 
 def _some(names: list[str], most: int = 5) -> str:

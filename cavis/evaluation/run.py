@@ -9,7 +9,7 @@ from typing import Any
 
 from cavis import rle
 from cavis.data.run_lengths import check_runs
-from cavis.data.ytvis_json import FrameFiles, Video, YtvisDataset
+from cavis.data.ytvis_json import Video, YtvisDataset
 from cavis.evaluation.average_precision import (
     CategoryMetrics,
     GroundTruthTrack,
@@ -18,8 +18,9 @@ from cavis.evaluation.average_precision import (
     average_precision,
 )
 from cavis.records import VideoResult
+from cavis.video import VideoSource
 
-Predict = Callable[[FrameFiles], VideoResult]
+Predict = Callable[[VideoSource], VideoResult]
 
 
 @dataclass(frozen=True)

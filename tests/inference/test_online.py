@@ -48,7 +48,7 @@ def test_results_do_not_depend_on_the_window(tracker):
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (50, 80), (120, 130)])
-def test_live_and_exact_results_have_the_same_masks(height, width):
+def test_live_and_exact_results_have_the_same_masks_and_features(height, width):
     model = ready()
     frames = video(4, height, width)
     exact = OnlinePredictor(model, top_k=24).run(frames)  # all queries and classes
@@ -61,6 +61,9 @@ def test_live_and_exact_results_have_the_same_masks(height, width):
         for track in exact.tracks:
             found = masks_of(by_id[track.id], height, width)[0]
             assert (found != masks_of(track, height, width)[t]).mean() < 2e-3
+            for name in ("core", "context_aware"):
+                left, right = getattr(by_id[track.id], name)[0], getattr(track, name)[t]
+                np.testing.assert_allclose(left, right, atol=1e-3)
     for track in exact.tracks:  # after the last frame the scores so far are the scores
         np.testing.assert_allclose(by_id[track.id].class_scores, track.class_scores, atol=1e-5)
     assert [track.id for track in now.tracks] == [track.id for track in exact.tracks]
