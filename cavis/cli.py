@@ -306,11 +306,13 @@ def _train_with_progress(run: "Run", model: "Cavis", source: "ClipSource") -> in
     import signal
     import threading
 
-    from cavis.training.loop import train
+    from cavis.training.log import read_log
+    from cavis.training.loop import LOG, train
 
     stop = threading.Event()
+    before_this = read_log(run.folder / LOG) if (run.folder / LOG).exists() else []
+    done = before_this[-1]["step"] if before_this else 0
     before = signal.signal(signal.SIGINT, lambda *_: stop.set())
-    done = 0
     try:
         with _bar() as bar:
             task = bar.add_task(run.stage, total=run.schedule.steps)

@@ -1,7 +1,7 @@
 """Frozen dataclasses: what a preset is made of. All plain values, so that a checkpoint can carry them as JSON."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 Stage = Literal["segmenter", "tracker", "refiner"]
 
@@ -43,6 +43,12 @@ class Reading:
     """Whether queries matched to absent objects form one more identity in L_CTX, as released."""
 
     def __post_init__(self) -> None:
+        for name, choice in get_type_hints(Reading).items():
+            value, allowed = getattr(self, name), get_args(choice)
+            if allowed and value not in allowed:
+                raise ValueError(f"expected {name} out of {', '.join(allowed)}; got {value!r}")
+        if self.context == "none" and self.tracker_context == "surroundings":
+            raise ValueError("expected a context for tracker_context='surroundings', got context='none'")
         if self.context_filter_size < 1 or self.context_filter_size % 2 == 0:
             raise ValueError(f"expected an odd context_filter_size of at least 1, got {self.context_filter_size}")
 

@@ -21,10 +21,7 @@ _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 Card = tuple[gr.HTML, gr.Button]
 """An example to pick: its picture and its title, both to be clicked."""
-_PRIVACY = (
-    "Your clip is seen by nobody else. It is deleted when you close this page, and after an hour without use at the "
-    "latest."
-)
+_PRIVACY = "Your clip is seen by nobody else, and deleted within an hour or so after its last use."
 
 
 def theme() -> gr.themes.Base:

@@ -187,7 +187,7 @@ class Tracker:
         def watch(progress: Progress) -> None:
             watcher.report("tracking" if progress.stage == "track" else "encoding", progress.done, progress.total)
             if progress.stage == "track" and watcher.wants_preview():
-                live = progress.live.filter(view.min_score)
+                live = progress.live().filter(view.min_score)
                 watcher.show(render_frame(progress.frame, live, 0, view.style))
 
         source = job.source()

@@ -7,6 +7,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Literal
 
@@ -38,8 +39,8 @@ class Progress:
     total: int | None
     frame: RgbFrame
     """The last frame finished."""
-    live: VideoResult
-    """Its tracks as they look at this point (one frame; without tracks in the second stage)."""
+    live: Callable[[], VideoResult]
+    """Draws up its tracks as they look at this point (one frame; without tracks in the second stage)."""
 
 
 Watch = Callable[[Progress], None]
@@ -137,7 +138,7 @@ class OnlinePredictor:
                 both = torch.cat((prediction.core[0, t], prediction.context_aware[0, t]), dim=-1)
                 spill.write(prediction.mask_logits[0, t].float().cpu().numpy(), both.float().cpu().numpy())
                 if watch is not None:
-                    live = self._live(prediction, t, mean.scores(), sizes, float(spill.frames - 1))
+                    live = partial(self._live, prediction, t, mean.scores(), sizes, float(spill.frames - 1))
                     watch(Progress("track", spill.frames, total, frame, live))
         if sizes is None or frame is None:
             raise ValueError("expected a video with at least one frame, got none")
@@ -154,7 +155,7 @@ class OnlinePredictor:
     ) -> tuple[list[list[Rle | None]], Float[np.ndarray, "T N D"]]:
         """Bring the chosen slots' masks to full size and encode them, frame by frame."""
         masks, features = [], []
-        empty = self._result((), sizes.frame, np.zeros(1))
+        empty = partial(self._result, (), sizes.frame, np.zeros(1))
         for t in range(spill.frames):
             _check(stop)
             masks.append(encode_masks(torch.from_numpy(spill.masks(t, slots)), sizes))

@@ -42,6 +42,11 @@ class Run:
     device: str = "cpu"
     workers: int = 1
 
+    @property
+    def kind(self) -> str:
+        """The kind of device: ``cuda`` of ``cuda:0``."""
+        return torch.device(self.device).type
+
 
 def train(run: Run, model: Cavis, source: ClipSource, stop: threading.Event | None = None) -> Iterator[StepReport]:
     """Train, yielding a report after each step; resumes from the run's folder if a checkpoint is there.
@@ -54,7 +59,7 @@ def train(run: Run, model: Cavis, source: ClipSource, stop: threading.Event | No
     stage = STAGES[run.stage](model, run.preset)
     optimizer = build_optimizer(stage.learning, schedule)
     rates = build_schedule(optimizer, schedule)
-    scaler = torch.amp.GradScaler(run.device, enabled=run.device == "cuda")
+    scaler = torch.amp.GradScaler(run.kind, enabled=run.kind == "cuda")
     parts = {"model": model, "optimizer": optimizer, "rates": rates, "scaler": scaler}
     done = saved = restore(run, parts)
     preset = run.preset
@@ -85,7 +90,7 @@ def _step(run: Run, stage: TrainingStage, tools: tuple[Any, Any, Any], batch: Cl
     steps = run.schedule.steps
     generator = torch.Generator().manual_seed(run.seed * 1_000_003 + done)
     rate = optimizer.param_groups[-1]["lr"]
-    with torch.autocast(run.device, enabled=run.device == "cuda"):
+    with torch.autocast(run.kind, enabled=run.kind == "cuda"):
         terms = stage.terms(to_device(batch, run.device), done / steps, generator)
         loss = torch.stack(list(terms.values())).sum()
     if not math.isfinite(loss.item()):

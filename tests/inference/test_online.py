@@ -114,7 +114,7 @@ def test_masks_wait_on_disk_which_is_clean_afterwards(temporary_folder):
     seen = []
 
     def watch(progress):
-        seen.append((progress.stage, progress.done, progress.total, len(progress.live.tracks)))
+        seen.append((progress.stage, progress.done, progress.total, len(progress.live().tracks)))
 
     result = OnlinePredictor(ready()).run(video(4), watch=watch)
     assert [entry[:2] for entry in seen] == [(stage, t) for stage in ("track", "encode") for t in range(1, 5)]
