@@ -4,7 +4,7 @@ from cavis.config import Reading
 
 
 def test_a_value_a_switch_does_not_have_is_refused_with_those_it_has():
-    with pytest.raises(ValueError, match="expected context out of per_channel, .* got 'typo'"):
+    with pytest.raises(ValueError, match=r"expected context out of per_channel, .* got 'typo'"):
         Reading(context="typo")  # pyright: ignore
 
 
