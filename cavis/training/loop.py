@@ -146,8 +146,7 @@ def restore(run: Run, parts: dict[str, Any]) -> int:
     if not path.exists():
         return 0
     state = read_training(path)
-    old = {"config", "loss", "rules"} - state.keys()  # what older files do not say is taken on trust
-    wanted = _flat({key: value for key, value in _identity(run).items() if key not in old})
+    wanted = _flat(_identity(run))
     found = _flat({key: state.get(key) for key in _identity(run)})
     different = [key for key in wanted if found.get(key) != wanted[key]]
     if different:
