@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from cavis.checkpoints.files import (
     CheckpointError,
     ModelFile,
+    halve,
     load_weights,
     read_model_file,
     read_training,
@@ -19,6 +20,7 @@ from cavis.checkpoints.files import (
 from cavis.checkpoints.hub import find_model, load_model
 from cavis.config import OURS, PAPER, RELEASED
 from cavis.model import build_model
+from cavis.presets import get_preset
 
 
 class Bomb:
@@ -204,3 +206,27 @@ def test_a_new_file_appears_whole_and_in_new_folders(tmp_path):
     assert path.read_text() == "new"
     assert path.stat().st_mode & 0o777 == 0o644
     assert [file.name for file in path.parent.iterdir()] == ["file"]
+
+
+def test_a_halved_file_is_half_the_size_and_says_nearly_the_same(saved, tmp_path):
+    path, model, about = saved
+    halve(path, tmp_path / "half.safetensors")
+    small = tmp_path / "half.safetensors"
+    read, state = read_model_file(small)
+    assert read == about
+    assert 0.45 < small.stat().st_size / path.stat().st_size < 0.6
+    other = build_model(about.config).eval()
+    load_weights(other, state, "half")
+    with torch.no_grad():
+        ours, theirs = model(images())[0], other(images())[0]
+    torch.testing.assert_close(ours.class_logits, theirs.class_logits, atol=2e-2, rtol=0)
+    assert not ours.class_logits.equal(theirs.class_logits)
+
+
+def test_the_bundled_model_fits_its_preset_and_the_size_limits_of_the_package():
+    path = find_model("tiny")
+    ready = load_model("tiny", "cpu")
+    assert path.stat().st_size <= 12 * 2**20
+    assert sum(parameter.numel() for parameter in ready.model.parameters()) <= 6_000_000
+    assert ready.about.config == get_preset("tiny").model
+    assert ready.about.has_tracker
