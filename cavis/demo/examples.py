@@ -21,7 +21,7 @@ from cavis.demo.exports import draw_video, load_result, save_result
 from cavis.demo.jobs import Job
 from cavis.demo.viewer import View, picture
 from cavis.inference.online import OnlinePredictor
-from cavis.video import VideoInfo, VideoWriter, open_video
+from cavis.video import VideoInfo, VideoWriter, probe
 
 FOLDER = Path(str(files("cavis"))) / "assets" / "examples"
 INDEX = "index.json"
@@ -141,10 +141,7 @@ def _make_one(folder: Path, recipe: Recipe, predictor: OnlinePredictor) -> Video
         poster = Image.fromarray(picture(job, View(drawn=("masks",)), len(source) // 3))
         poster.save(folder / f"{recipe.name}.jpg", quality=82)
         job.forget_clip()
-    source = open_video(path)
-    info: VideoInfo = source.info  # type: ignore[attr-defined] - files have it
-    source.close()
-    return info
+    return probe(path)
 
 
 def _write_text(path: Path, text: str) -> None:

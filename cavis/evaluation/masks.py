@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from pycocotools import mask as coco_mask
+from pycocotools import mask
 
 from cavis.records import Rle
+
+coco_mask: Any = mask  # its stubs know single masks only
 
 _MOST_PAIRS = 8_000
 """How many pairs of masks are handed to pycocotools at once."""
@@ -110,10 +112,7 @@ def video_iou(predicted: TrackMasks, truth: TrackMasks) -> Float[np.ndarray, "D 
 
 def _areas(packed: list[dict[str, Any]]) -> Int[np.ndarray, "M"]:
     # pycocotools fails from 256 masks on: on its way it stores their number in one byte.
-    parts = [
-        coco_mask.area(packed[start : start + 255])  # type: ignore[arg-type]  (its stubs know single masks only)
-        for start in range(0, len(packed), 255)
-    ]
+    parts = [coco_mask.area(packed[start : start + 255]) for start in range(0, len(packed), 255)]
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
