@@ -1,4 +1,4 @@
-"""The command line: ``cavis track | synthesize | train | evaluate | info``.
+"""The command line: ``cavis track | synthesize | train | evaluate | zoo | import-weights | info``.
 
 Commands assemble, they do not compute. Exit codes: 0 done, 1 failed, 2 the input or the options were wrong,
 130 interrupted.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, ProgressColumn, TaskID
 
     from cavis.data.loaders import ClipSource
     from cavis.inference.online import Progress as FrameProgress
@@ -30,6 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+zoo_app = typer.Typer(name="zoo", rich_markup_mode="rich")
+app.add_typer(zoo_app)
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -234,6 +237,66 @@ def evaluate(
         typer.echo(f"left out, for the data set has no such category: {', '.join(evaluation.unmatched)}")
 
 
+@zoo_app.callback(invoke_without_command=True)
+def zoo(context: typer.Context) -> None:
+    """List the checkpoints that others have published, with the paper's numbers; [bold]zoo get[/bold] fetches one."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from cavis.checkpoints.zoo import ZOO, cache_folder
+
+    if context.invoked_subcommand is None:
+        columns = ("name", "data", "backbone", "stage", "AP", "VPQ", "STQ", "here")
+        table = Table(*columns, box=None, padding=(0, 1, 0, 0), pad_edge=False)  # fits into 80 columns
+        for entry in ZOO.values():
+            table.add_row(*entry.row())
+        Console().print(table)
+        typer.echo(f"numbers: the paper's, as fractions; kept in {cache_folder()}; to fetch: cavis zoo get NAME")
+
+
+@zoo_app.command("get")
+def zoo_get(
+    name: Annotated[str, typer.Argument(help="As `cavis zoo` lists it.", show_default=False)],
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the downloaded file beside the imported one.")] = False,
+) -> None:
+    """Fetch a published checkpoint and import it, so that --model NAME finds it.
+
+    After an interruption the same command goes on where it was. Example: cavis zoo get ovis_r50_tracker
+    """
+    from rich.progress import DownloadColumn
+
+    from cavis.checkpoints.zoo import find, get, is_cached
+
+    entry = find(name)
+    with _bar(DownloadColumn()) as bar:
+        task = bar.add_task(entry.name, total=None, visible=not is_cached(entry))
+        path = get(entry, lambda done, total: bar.update(task, completed=done, total=total), keep=keep)
+    typer.echo(f"{entry.name} -> {path}\nlicence: {entry.terms.licence}\ncite:\n{entry.terms.citation}")
+
+
+@app.command("import-weights")
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="A .pth, .pkl or .safetensors file of others.", show_default=False)],
+    preset: Annotated[str, typer.Option(help="Whose model it is, such as ovis_r50.", show_default=False)],
+    stage: Annotated[str, typer.Option(help="segmenter, tracker or refiner.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.", show_default=False)],
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn a checkpoint of CAVIS, Mask2Former or DINOv2 into a model file; nothing in it is run.
+
+    Example: cavis import-weights ovis_online.pth --preset ovis_r50 --stage tracker --out ovis.safetensors
+    """
+    from cavis.config import STAGES
+
+    if stage not in STAGES:
+        raise ValueError(f"expected a stage out of {', '.join(STAGES)}, got {stage!r}")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} is there already; expected --overwrite to replace it")
+    from cavis.checkpoints.importing import import_checkpoint  # only now: it brings torch
+
+    typer.echo("\n".join(import_checkpoint(file, preset, stage, out).lines()))
+
+
 @app.command()
 def info() -> None:
     """Show versions, device, codecs and where files are kept; put this into a bug report."""
@@ -279,12 +342,13 @@ def _output(out: Path, names: tuple[str, ...], overwrite: bool) -> Iterator[None
 
 
 @contextmanager
-def _bar() -> Iterator["Progress"]:
-    """A progress bar on standard error, with counts and the time that is left."""
+def _bar(*counts: "ProgressColumn") -> Iterator["Progress"]:
+    """A progress bar on standard error, with ``counts`` (else how many of how many) and the time that is left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    counts = counts or (MofNCompleteColumn(),)
+    columns = (TextColumn("{task.description:>9}"), BarColumn(), *counts, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         yield progress
 

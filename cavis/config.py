@@ -4,6 +4,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
 Stage = Literal["segmenter", "tracker", "refiner"]
+"""The training stages, and what the model after each of them has: every stage adds one part."""
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+Task = Literal["instance", "panoptic", "semantic"]
+"""What is made of the predictions (VIS, VPS, VSS)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,14 +95,50 @@ class ResNet:
     widths: tuple[int, int, int, int] = (256, 512, 1024, 2048)
     stem_width: int = 64
     layer: Literal["basic", "bottleneck"] = "bottleneck"
+    norm: Literal["batch", "frozen"] = "batch"
+    """Batch norm that learns, or one whose statistics and weights stay as they were loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swin:
+    """A Swin transformer, as transformers builds it; feature maps at strides 4, 8, 16, 32, each normed."""
+
+    width: int = 192
+    """Channels of the first stage; each further stage doubles them."""
+    depths: tuple[int, int, int, int] = (2, 2, 18, 2)
+    heads: tuple[int, int, int, int] = (6, 12, 24, 48)
+    window: int = 12
+    drop_path: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitAdapter:
+    """A frozen DINOv2 transformer with patches of 16 pixels, and the adapter that makes four feature maps of it."""
+
+    width: int = 1024
+    depth: int = 24
+    """Blocks; the adapter looks at the tokens after each quarter of them."""
+    heads: int = 16
+    adapter_heads: int = 16
+    """Heads of the adapter's deformable attention."""
+
+
+Backbone = ResNet | Swin | VitAdapter
+BACKBONES: dict[str, type[ResNet] | type[Swin] | type[VitAdapter]] = {
+    "resnet": ResNet,
+    "swin": Swin,
+    "vit_adapter": VitAdapter,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Everything that decides the shapes and the arithmetic of a model."""
 
-    backbone: ResNet = field(default_factory=ResNet)
+    backbone: Backbone = field(default_factory=ResNet)
     categories: tuple[str, ...]
+    stuff: int = 0
+    """How many of the categories are stuff (sky, road, ...); they are the last ones."""
     queries: int = 100
     hidden: int = 256
     heads: int = 8
@@ -106,6 +147,7 @@ class ModelConfig:
     sampling_points: int = 4
     decoder_layers: int = 9
     tracker_layers: int = 6
+    refiner_layers: int = 6
     feedforward: int = 2048
     reading: Reading = OURS
 
@@ -161,9 +203,15 @@ class StageConfig:
 class InferenceConfig:
     """How a trained model is run."""
 
+    task: Task = "instance"
     short_side: int = 448
     max_side: int = 1333
     top_k: int = 10
+    """Instance task: how many (track, class) pairs are kept."""
+    min_score: float = 0.8
+    """Panoptic task: tracks whose best class is less probable are dropped."""
+    min_visible_share: float = 0.8
+    """Panoptic task: the share of its own mask that a track must keep against the others, over the whole video."""
     window: int = 3
     """Frames that pass the segmenter together; results do not depend on it."""
 
@@ -178,20 +226,25 @@ class Preset:
     segmenter: StageConfig
     tracker: StageConfig
     inference: InferenceConfig
+    refiner: StageConfig | None = None
     rules: DataRules = CORRECTED
     world: str = ""
     """One sentence for visitors: what the model has seen."""
 
     def stage(self, stage: Stage) -> StageConfig:
         """The schedule of one stage; a ValueError names the stages there are."""
-        if stage not in ("segmenter", "tracker"):
-            raise ValueError(f"expected stage 'segmenter' or 'tracker', got {stage!r}")
-        return getattr(self, stage)
+        schedules = {"segmenter": self.segmenter, "tracker": self.tracker, "refiner": self.refiner}
+        there = [name for name, schedule in schedules.items() if schedule is not None]
+        schedule = schedules.get(stage)
+        if schedule is None:
+            raise ValueError(f"expected a stage of preset {self.name} out of {', '.join(there)}; got {stage!r}")
+        return schedule
 
 
 def model_config_to_json(config: ModelConfig) -> dict[str, Any]:
     """What a checkpoint stores of its model, as plain JSON."""
-    return asdict(config)
+    kind = next(name for name, backbone in BACKBONES.items() if isinstance(config.backbone, backbone))
+    return asdict(config) | {"backbone": {"kind": kind, **asdict(config.backbone)}}
 
 
 def model_config_from_json(data: dict[str, Any]) -> ModelConfig:
@@ -200,12 +253,11 @@ def model_config_from_json(data: dict[str, Any]) -> ModelConfig:
     Raises ValueError if the entries are not those of this version.
     """
     try:
-        backbone: dict[str, Any] = dict(data["backbone"])
-        for key in ("depths", "widths"):
-            backbone[key] = tuple(backbone[key])
+        backbone = {key: tuple(v) if isinstance(v, list) else v for key, v in data["backbone"].items()}
+        kind = BACKBONES[backbone.pop("kind")]
         rest = {key: value for key, value in data.items() if key not in ("backbone", "reading", "categories")}
         return ModelConfig(
-            backbone=ResNet(**backbone),
+            backbone=kind(**backbone),
             categories=tuple(data["categories"]),
             reading=Reading(**data["reading"]),
             **rest,

@@ -1,14 +1,28 @@
 """Presets: functions that return frozen dataclasses, one screen each."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import partial
 
-from cavis.config import InferenceConfig, LossConfig, ModelConfig, Preset, ResNet, StageConfig
-
-TWINS_CATEGORIES: tuple[str, ...] = (
-    *("airplane", "bear", "bird", "boat", "car", "cat", "cow", "dog", "elephant", "fish"),
-    *("horse", "monkey", "motorbike", "mouse", "person", "rabbit", "sheep", "tiger", "train", "truck"),
+from cavis import categories
+from cavis.config import (
+    CORRECTED,
+    OURS,
+    PAPER,
+    RELEASED,
+    Backbone,
+    DataRules,
+    InferenceConfig,
+    LossConfig,
+    ModelConfig,
+    Preset,
+    Reading,
+    ResNet,
+    StageConfig,
+    Swin,
+    VitAdapter,
 )
-"""The classes of the twins' world, named as YouTube-VIS and OVIS name them; the index is the label."""
 
 
 def tiny() -> Preset:
@@ -17,7 +31,7 @@ def tiny() -> Preset:
         name="tiny",
         model=ModelConfig(
             backbone=ResNet(depths=(2, 2, 2, 2), widths=(32, 64, 128, 256), stem_width=32, layer="basic"),
-            categories=TWINS_CATEGORIES,
+            categories=categories.TWINS,
             queries=20,
             hidden=96,
             heads=4,
@@ -30,9 +44,9 @@ def tiny() -> Preset:
         ),
         loss=LossConfig(points=1024),
         segmenter=StageConfig(
-            steps=12000,
-            decay_at=(10000,),
-            clips_per_step=8,
+            steps=24000,
+            decay_at=(20000,),
+            clips_per_step=4,
             frames=2,
             frame_range=4,
             learning_rate=5e-4,
@@ -56,11 +70,130 @@ def tiny() -> Preset:
     )
 
 
-PRESETS: dict[str, Callable[[], Preset]] = {"tiny": tiny}
+R50 = ResNet(norm="frozen")
+SWIN_L = Swin()
+VIT_L = VitAdapter()
+
+
+RELEASED_RULES = DataRules(labels_of_last_frame=True, skip_last_start=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """What the released configurations change from one data set to the next."""
+
+    title: str
+    names: tuple[str, ...]
+    stuff: int = 0
+    top_k: int = 10
+    tracker_contrast: bool = False
+    later_steps: int = 160_000
+    """Steps of the tracker and the refiner stage; the learning rate drops after seven tenths."""
+    rules: DataRules = RELEASED_RULES
+    """What the released data code does beside the paper."""
+
+
+DATA_SETS: dict[str, DataSet] = {
+    "ytvis19": DataSet(title="YouTube-VIS 2019", names=categories.YTVIS19, tracker_contrast=True),
+    "ytvis21": DataSet(title="YouTube-VIS 2021", names=categories.YTVIS21, tracker_contrast=True),
+    "ovis": DataSet(title="OVIS", names=categories.OVIS, top_k=20),
+    "vipseg": DataSet(
+        title="VIPSeg",
+        names=categories.VIPSEG,
+        stuff=66,
+        later_steps=40_000,
+        rules=DataRules(skip_last_start=True, always_present=True),
+    ),
+}
+
+
+def released(data: str, backbone: Backbone, reading: Reading = RELEASED, *, suffix: str) -> Preset:
+    """A configuration of the paper (Sec. A.2), on ``data``; ``suffix`` ends its name.
+
+    With the released reading the released weights fit. VIPSeg is panoptic and tested at a larger size.
+    """
+    data_set = DATA_SETS[data]
+    panoptic = data_set.stuff > 0
+    later = data_set.later_steps
+    return Preset(
+        name=f"{data}_{suffix}",
+        model=ModelConfig(
+            backbone=backbone,
+            categories=data_set.names,
+            stuff=data_set.stuff,
+            queries=100 if isinstance(backbone, ResNet) else 200,
+            reading=replace(reading, tracker_contrast=data_set.tracker_contrast and reading.tracker_contrast),
+        ),
+        loss=LossConfig(),
+        segmenter=StageConfig(steps=40_000, decay_at=(28_000,), clips_per_step=8, frames=3, frame_range=2),
+        tracker=StageConfig(steps=later, decay_at=(later * 7 // 10,), clips_per_step=8, frames=5, frame_range=0),
+        refiner=StageConfig(steps=later, decay_at=(later * 7 // 10,), clips_per_step=8, frames=15, frame_range=0),
+        inference=InferenceConfig(
+            task="panoptic" if panoptic else "instance",
+            short_side=720 if panoptic else 448,
+            top_k=data_set.top_k,
+        ),
+        rules=CORRECTED if reading is PAPER else data_set.rules,
+        world=f"I was trained on {data_set.title}: {len(data_set.names)} kinds of things.",
+    )
+
+
+def mask2former(name: str, backbone: Backbone, queries: int = 100, *, panoptic: bool = False) -> Preset:
+    """Mask2Former as trained on COCO: a segmenter without context, for everyday things, whose frames are linked."""
+    names = categories.COCO_PANOPTIC if panoptic else categories.COCO
+    base = released("ovis", backbone, replace(OURS, context="none", match_absent=True), suffix="coco")
+    return replace(
+        base,
+        name=name,
+        model=replace(base.model, categories=names, stuff=len(names) - len(categories.COCO), queries=queries),
+        rules=CORRECTED,
+        inference=replace(base.inference, task="panoptic" if panoptic else "instance", top_k=20),
+        world="I was trained on the pictures of COCO: 80 kinds of everyday things. I link frames without a tracker.",
+    )
+
+
+MINVIS = replace(RELEASED, context="none")
+"""The baseline without context: core features alone."""
+BACKBONES: dict[str, Backbone] = {"r50": R50, "swinl": SWIN_L, "vitl": VIT_L}
+READINGS: dict[str, Reading] = {
+    "": replace(RELEASED, tracker_contrast=True),
+    "_paper": PAPER,
+    "_minvis": MINVIS,
+}
+"""What a preset's name ends with, and how the method is read then; contrast is the YouTube-VIS trackers' only."""
+SWIN_SIZES: dict[str, tuple[Swin, int]] = {
+    "tiny": (Swin(width=96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24), window=7), 100),
+    "small": (Swin(width=96, depths=(2, 2, 18, 2), heads=(3, 6, 12, 24), window=7), 100),
+    "base": (Swin(width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), window=12), 100),
+    "large": (SWIN_L, 200),
+}
+"""The Mask2Former models on the hub: backbone and number of queries."""
+
+
+def _all_presets() -> dict[str, Callable[[], Preset]]:
+    presets: dict[str, Callable[[], Preset]] = {"tiny": tiny}
+    for data in DATA_SETS:
+        for short, backbone in BACKBONES.items():
+            if (data, short) == ("vipseg", "swinl"):
+                continue  # the paper has none
+            for ending, reading in READINGS.items():
+                suffix = f"{short}{ending}"
+                presets[f"{data}_{suffix}"] = partial(released, data, backbone, reading, suffix=suffix)
+    presets["coco_r50"] = partial(mask2former, "coco_r50", R50)
+    presets["coco_swinl"] = partial(mask2former, "coco_swinl", SWIN_L, 200)
+    presets["coco_panoptic_r50"] = partial(mask2former, "coco_panoptic_r50", R50, panoptic=True)
+    for size, (backbone, queries) in SWIN_SIZES.items():
+        name = f"mask2former_swin_{size}_coco"
+        presets[name] = partial(mask2former, name, backbone, queries)
+    return presets
+
+
+PRESETS: dict[str, Callable[[], Preset]] = _all_presets()
 
 
 def get_preset(name: str) -> Preset:
-    """A preset by name; a ValueError lists the names there are."""
+    """A preset by name; a ValueError names the nearest ones."""
     if name not in PRESETS:
-        raise ValueError(f"expected a preset out of {', '.join(sorted(PRESETS))}; got {name!r}")
+        near = get_close_matches(name, PRESETS, n=3) or sorted(PRESETS)
+        raise ValueError(f"expected a preset such as {', '.join(near)}; got {name!r}")
     return PRESETS[name]()

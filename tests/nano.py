@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cavis.config import InferenceConfig, LossConfig, ModelConfig, Preset, Reading, ResNet, StageConfig
+from cavis.config import InferenceConfig, LossConfig, ModelConfig, Preset, Reading, ResNet, Stage, StageConfig
 from cavis.data.clips import draw_frames
 from cavis.data.loaders import FrameChoice
 from cavis.model import Cavis, build_model
@@ -29,6 +29,7 @@ def nano_config(**reading) -> ModelConfig:
         sampling_points=2,
         decoder_layers=2,
         tracker_layers=2,
+        refiner_layers=2,
         feedforward=64,
         reading=Reading(**reading),
     )
@@ -56,10 +57,10 @@ def nano_preset(steps: int = 6, **reading) -> Preset:
     )
 
 
-def nano_model(seed: int = 0, *, tracker: bool = True, **reading) -> Cavis:
+def nano_model(seed: int = 0, *, stage: Stage = "tracker", **reading) -> Cavis:
     """An untrained model in evaluation mode; what starts as zeros and ones is filled with something less bland."""
     torch.manual_seed(seed)
-    model = build_model(nano_config(**reading), tracker=tracker)
+    model = build_model(nano_config(**reading), stage)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-0.2, 0.2)

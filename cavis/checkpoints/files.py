@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from cavis.config import ModelConfig, model_config_from_json, model_config_to_json
+from cavis.config import STAGES, ModelConfig, Stage, model_config_from_json, model_config_to_json
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,16 @@ class ModelFile:
     name: str
     preset: str
     config: ModelConfig
-    has_tracker: bool
+    stage: Stage
+    """The stage it comes from: a tracker is there after the tracker stage, a refiner after the refiner stage."""
     training: str
     """How it was trained, in a sentence; empty if it does not say."""
+    missing: tuple[str, ...] = ()
+    """Entries the file does not have: it is a starting point for training, not a model to run."""
+
+
+STEP_COUNTER = ".num_batches_tracked"
+"""Batch norms count their training steps; nothing depends on it, and files may lack it."""
 
 
 class CheckpointError(ValueError):
@@ -52,6 +59,19 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise
 
 
+def model_header(about: ModelFile) -> dict[str, str]:
+    """What the header of a model file holds beside names and shapes."""
+    return {
+        "format": "cavis",
+        "name": about.name,
+        "preset": about.preset,
+        "stage": about.stage,
+        "config": json.dumps(model_config_to_json(about.config)),
+        "training": about.training,
+        "missing": json.dumps(about.missing),
+    }
+
+
 def save_model(path: Path, model: nn.Module, about: ModelFile, dtype: torch.dtype = torch.float32) -> None:
     """Write the weights in ``dtype`` with ``about`` in the header."""
     _write_model(path, model.state_dict(), about, dtype)
@@ -72,7 +92,12 @@ def read_model_file(path: Path) -> tuple[ModelFile, dict[str, Tensor]]:
     try:
         config = model_config_from_json(json.loads(header["config"]))
         about = ModelFile(
-            header["name"], header["preset"], config, json.loads(header["has_tracker"]), header.get("training", "")
+            name=header["name"],
+            preset=header["preset"],
+            config=config,
+            stage=_stage(header["stage"]),
+            training=header.get("training", ""),
+            missing=tuple(json.loads(header.get("missing", "[]"))),
         )
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"expected a complete cavis header in {path}: {error}") from error
@@ -88,7 +113,7 @@ def halve(source: Path, out: Path) -> None:
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Load exactly fitting weights; a CheckpointError names the keys and shapes that do not fit."""
     own = model.state_dict()
-    missing = sorted(own.keys() - state.keys())
+    missing = sorted(key for key in own.keys() - state.keys() if not key.endswith(STEP_COUNTER))
     unknown = sorted(state.keys() - own.keys())
     shapes = [
         f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
@@ -102,7 +127,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     ]
     if complaints:
         raise CheckpointError(f"the weights of {source} do not fit the model; " + "; ".join(complaints))
-    model.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()})
+    model.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=False)
 
 
 def save_training(path: Path, state: dict[str, Any]) -> None:
@@ -124,16 +149,14 @@ def _write_model(path: Path, weights: Mapping[str, Tensor], about: ModelFile, dt
     state = {
         key: (value.to(dtype) if value.is_floating_point() else value).contiguous() for key, value in weights.items()
     }
-    header = {
-        "format": "cavis",
-        "name": about.name,
-        "preset": about.preset,
-        "has_tracker": json.dumps(about.has_tracker),
-        "config": json.dumps(model_config_to_json(about.config)),
-        "training": about.training,
-    }
-    data = save(state, metadata=header)
+    data = save(state, metadata=model_header(about))
     write_atomically(path, lambda temporary: _write_bytes(temporary, data))
+
+
+def _stage(name: str) -> Stage:
+    if name not in STAGES:
+        raise ValueError(f"expected a stage out of {', '.join(STAGES)}, got {name!r}")
+    return name
 
 
 def _some(names: list[str], most: int = 5) -> str:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
+from cavis.checkpoints import zoo
 from cavis.checkpoints.files import CheckpointError, ModelFile, load_weights, read_model_file
 from cavis.config import InferenceConfig
-from cavis.model import Cavis, build_model
+from cavis.model import Cavis, build_model, fold_norms
 from cavis.presets import get_preset
 
 DEFAULT_MODEL = "tiny"
@@ -44,22 +45,41 @@ def best_device() -> str:
 
 
 def find_model(name: str) -> Path:
-    """The file of a bundled name or of a path; a CheckpointError lists the names there are."""
+    """The file of a bundled name, of a published one (downloaded and imported where it is not yet), or of a path.
+
+    A CheckpointError lists the names there are; a DownloadError says what could not be fetched.
+    """
     bundled = BUNDLED / f"{name}.safetensors"
     if name in bundled_models():
         return bundled
     if Path(name).is_file():
         return Path(name)
-    names = ", ".join(bundled_models()) or "(none bundled)"
-    raise CheckpointError(f"expected a model out of {names}, or the path of a .safetensors file; got {name!r}")
+    if "/" in name or name.endswith(".safetensors"):
+        raise CheckpointError(f"expected a model's name or the path of a .safetensors file; found no file {name}")
+    try:
+        entry = zoo.find(name)
+    except zoo.UnknownModelError as error:
+        names = ", ".join(bundled_models()) or "none"
+        raise CheckpointError(f"{error}; bundled: {names}; or the path of a .safetensors file") from error
+    return zoo.get(entry)
 
 
 def load_model(name: str = DEFAULT_MODEL, device: str = "auto") -> ReadyModel:
-    """Load a bundled model by name, or any model written by ``cavis train`` by path, in evaluation mode."""
+    """Load a model in evaluation mode: a bundled name, a published one (see ``cavis zoo``), or the path of a file.
+
+    Batch norms are folded into the convolutions before them, so the model runs but is not one to train on.
+    """
     path = find_model(name)
     about, state = read_model_file(path)
+    if about.missing:
+        raise CheckpointError(
+            f"expected a model to run, but {path} is a starting point for training: it lacks {len(about.missing)} "
+            f"entries, such as {about.missing[0]}"
+        )
     preset = get_preset(about.preset)
-    model = build_model(about.config, tracker=about.has_tracker)
+    model = build_model(about.config, about.stage)
     load_weights(model, state, str(path))
-    model.eval().requires_grad_(False).to(best_device() if device == "auto" else device)
+    model.eval().requires_grad_(False)
+    fold_norms(model.segmenter.backbone)
+    model.to(best_device() if device == "auto" else device)
     return ReadyModel(model, about, preset.inference, preset.world)

@@ -1,17 +1,24 @@
-"""Results as files: a YouTube-VIS results list, a table of tracks."""
+"""Results as files: a YouTube-VIS results list, a table of tracks, panoptic and semantic PNGs."""
 
 import csv
 import io
 import json
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
 
 from cavis import rle
 from cavis.checkpoints.files import write_atomically
+from cavis.inference.panoptic import PanopticResult
+from cavis.inference.semantic import SemanticResult
 from cavis.records import Track, VideoResult
+from cavis.visualization.palette import colour
 
 TRACK_COLUMNS = (
     *("frame", "time", "track", "category", "score"),
@@ -60,6 +67,98 @@ def write_tracks(path: Path, result: VideoResult) -> None:
     """Write ``tracks.csv``."""
     text = tracks_csv(result)
     write_atomically(path, lambda temporary: _write_text(temporary, text))
+
+
+def write_panoptic(
+    folder: Path, result: PanopticResult, video: str, frames: Sequence[str], category_ids: Sequence[int]
+) -> dict[str, Any]:
+    """Write ``pan_pred/<video>/<frame>.png`` for every frame, in VIPSeg's form; the video's entry of ``pred.json``.
+
+    Red + 256 green + 65536 blue of a pixel is the id of its segment in the entry; black is void. ``video`` and
+    ``frames`` are the names of the data set, without an extension; ``category_ids`` gives its id of each of the model's
+    classes. A ValueError for names that do not fit, a FileExistsError if the video's folder is there already.
+    """
+    if len(category_ids) != len(result.categories):
+        raise ValueError(f"expected {len(result.categories)} category ids, got {len(category_ids)}")
+    palette = _segment_colours(result)
+    pictures = (Image.fromarray(palette[ids]) for ids in result.id_maps())
+    _write_pictures(folder / "pan_pred", video, frames, len(result), pictures)
+    ids = palette.astype(np.int64) @ (1, 256, 65536)
+    annotations = [
+        {
+            "file_name": f"{name}.png",
+            "segments_info": [
+                _segment_info(segment.track, t, int(ids[segment.track.id]), int(category_ids[segment.track.label]))
+                for segment in result.segments
+                if segment.track.masks[t] is not None
+            ],
+        }
+        for t, name in enumerate(frames)
+    ]
+    return {"video_id": video, "annotations": annotations}
+
+
+def write_panoptic_list(path: Path, entries: Iterable[dict[str, Any]]) -> None:
+    """Write ``pred.json`` of the entries :func:`write_panoptic` returned."""
+    text = json.dumps({"annotations": list(entries)})
+    write_atomically(path, lambda temporary: _write_text(temporary, text))
+
+
+def write_semantic(
+    folder: Path, result: SemanticResult, video: str, frames: Sequence[str], category_ids: Sequence[int] | None = None
+) -> None:
+    """Write ``<video>/<frame>.png`` for every frame: grey, each pixel the id of its class (0 ... 255).
+
+    ``category_ids`` gives the data set's id of each of the model's classes; by default they count from 0. Names and
+    errors as for :func:`write_panoptic`.
+    """
+    ids = np.array(range(len(result.categories)) if category_ids is None else category_ids)
+    if len(ids) != len(result.categories) or ids.min() < 0 or ids.max() > 255:
+        raise ValueError(f"expected {len(result.categories)} category ids of 0 ... 255, got {ids.tolist()}")
+    table = ids.astype(np.uint8)
+    _write_pictures(folder, video, frames, len(result), (Image.fromarray(table[map_]) for map_ in result.class_maps()))
+
+
+def _segment_info(track: Track, t: int, number: int, category_id: int) -> dict[str, Any]:
+    mask = track.masks[t]
+    assert mask is not None
+    box = [int(value) for value in track.boxes[t]]
+    return {"id": number, "category_id": category_id, "iscrowd": 0, "area": rle.area(mask), "bbox": box}
+
+
+def _segment_colours(result: PanopticResult) -> UInt8[np.ndarray, "S 3"]:
+    """One colour for each id of the result, no two alike; black for void."""
+    colours = [(0, 0, 0)]
+    for segment in result.segments:
+        red, green, blue = colour(segment.track.id)
+        while (red, green, blue) in colours:  # the palette begins anew after some ids
+            blue = (blue + 1) % 256
+        colours.append((red, green, blue))
+    return np.array(colours, dtype=np.uint8)
+
+
+def _write_pictures(
+    parent: Path, video: str, frames: Sequence[str], expected: int, pictures: Iterator[Image.Image]
+) -> None:
+    """Write one PNG a frame into a new folder, which is there when all of them are."""
+    if len(frames) != expected or len(set(frames)) != expected:
+        raise ValueError(f"expected {expected} different frame names, got {len(set(frames))}")
+    strange = [name for name in (video, *frames) if not name or name.startswith(".") or Path(name).name != name]
+    if strange:
+        raise ValueError(f"expected names of files without a folder, got {strange[0]!r}")
+    target = parent / video
+    if target.exists():
+        raise FileExistsError(f"expected a new folder, but {target} is there already")
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{video}."))
+    try:
+        for name, picture in zip(frames, pictures, strict=True):
+            picture.save(temporary / f"{name}.png")
+        temporary.chmod(0o755)
+        temporary.replace(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def _row(result: VideoResult, track: Track, t: int) -> list[Any]:

@@ -1,26 +1,29 @@
 """The model. :func:`build_model` is the one place where its parts are put together."""
 
-from cavis.config import ModelConfig
-from cavis.model.backbones import ResNetMaps
+from cavis.config import ModelConfig, Stage
+from cavis.model.backbones import build_backbone, fold_norms
 from cavis.model.cavis import Cavis
 from cavis.model.context import ContextPooling
 from cavis.model.layers import Mlp
 from cavis.model.pixel_decoder import PixelDecoder
 from cavis.model.query_decoder import QueryDecoder
+from cavis.model.refiner import Refiner
 from cavis.model.segmenter import Segmenter
 from cavis.model.tracker import Tracker
 
-__all__ = ["Cavis", "build_model"]
+__all__ = ["Cavis", "build_model", "fold_norms"]
 
 
-def build_model(config: ModelConfig, *, tracker: bool = True) -> Cavis:
-    """Build an untrained model; with ``tracker=False`` the one of the segmenter stage."""
-    return Cavis(build_segmenter(config), build_tracker(config) if tracker else None)
+def build_model(config: ModelConfig, stage: Stage = "tracker") -> Cavis:
+    """Build the untrained model of a stage."""
+    tracker = build_tracker(config) if stage != "segmenter" else None
+    refiner = build_refiner(config) if stage == "refiner" else None
+    return Cavis(build_segmenter(config), tracker, refiner)
 
 
 def build_segmenter(config: ModelConfig) -> Segmenter:
     """Put the segmenter together."""
-    backbone = ResNetMaps(config.backbone)
+    backbone = build_backbone(config.backbone)
     pixel_decoder = PixelDecoder(
         backbone.channels,
         hidden=config.hidden,
@@ -57,4 +60,15 @@ def build_tracker(config: ModelConfig) -> Tracker:
         feedforward=config.feedforward,
         num_classes=config.num_classes,
         reading=config.reading,
+    )
+
+
+def build_refiner(config: ModelConfig) -> Refiner:
+    """Put the temporal refiner together."""
+    return Refiner(
+        hidden=config.hidden,
+        heads=config.heads,
+        layers=config.refiner_layers,
+        feedforward=config.feedforward,
+        num_classes=config.num_classes,
     )

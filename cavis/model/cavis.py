@@ -4,18 +4,24 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from cavis.model.association import FrameLinker
+from cavis.model.refiner import Refiner
 from cavis.model.segmenter import Segmenter
 from cavis.model.tracker import Tracker
 from cavis.records import ClipPrediction, FramePrediction, TrackerState
 
 
 class Cavis(nn.Module):
-    """Segmenter and tracker. Without a tracker (after the segmenter stage) frames are linked one to the next."""
+    """Segmenter, tracker and refiner, as far as the stages have come.
 
-    def __init__(self, segmenter: Segmenter, tracker: Tracker | None) -> None:
+    Without a tracker (after the segmenter stage) frames are linked one to the next. The refiner looks at a whole video
+    at once, so it is not part of :meth:`forward`; :class:`cavis.inference.offline.OfflinePredictor` runs it.
+    """
+
+    def __init__(self, segmenter: Segmenter, tracker: Tracker | None, refiner: Refiner | None = None) -> None:
         super().__init__()
         self.segmenter = segmenter
         self.tracker = tracker
+        self.refiner = refiner
         self.linker = FrameLinker()
 
     def forward(

@@ -129,7 +129,7 @@ def save_run(run: Run, parts: dict[str, Any], done: int) -> None:
         name=run.preset.name,
         preset=run.preset.name,
         config=run.preset.model,
-        has_tracker=model.tracker is not None,
+        stage=run.stage,
         training=f"{run.stage} stage, {done} of {run.schedule.steps} steps, seed {run.seed}",
     )
     save_model(run.folder / MODEL, model, about)

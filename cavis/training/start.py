@@ -17,18 +17,21 @@ def fresh_model(preset: Preset, stage: Stage, seed: int, start_from: Path | None
     """Build the model of a stage from a seed and put in the weights of ``start_from``, where it has them.
 
     The segmenter stage takes the segmenter of the file, the tracker stage the tracker too if there is one. A
-    CheckpointError if the tracker stage has nothing to start from, or the weights do not fit the preset.
+    CheckpointError if the tracker stage has nothing to start from, or the weights do not fit the preset. What an
+    imported starting point says it lacks stays fresh.
     """
     torch.manual_seed(seed)
-    model = build_model(preset.model, tracker=stage == "tracker")
+    model = build_model(preset.model, stage)
     if start_from is None:
         return model
-    _, state = read_model_file(start_from)
+    about, state = read_model_file(start_from)
     parts = {"segmenter": model.segmenter} | ({"tracker": model.tracker} if model.tracker is not None else {})
     for name, part in parts.items():
         own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+        missing = {key.removeprefix(f"{name}.") for key in about.missing}
         if own or name == "segmenter":
-            load_weights(part, own, str(start_from))
+            fresh = {key: value for key, value in part.state_dict().items() if key in missing}
+            load_weights(part, fresh | own, str(start_from))
         elif preset.tracker.heads_from_segmenter:
             copy_heads(model)
     return model

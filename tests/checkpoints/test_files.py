@@ -18,7 +18,7 @@ from cavis.checkpoints.files import (
     write_atomically,
 )
 from cavis.checkpoints.hub import find_model, load_model
-from cavis.config import OURS, PAPER, RELEASED
+from cavis.config import OURS, PAPER, RELEASED, STAGES
 from cavis.model import build_model
 from cavis.presets import get_preset
 
@@ -36,7 +36,7 @@ class Bomb:
 @pytest.fixture
 def saved(tmp_path):
     model = nano_model(3)
-    about = ModelFile("mine", "tiny", nano_config(), True, "a test, 0 of 0 steps")
+    about = ModelFile("mine", "tiny", nano_config(), "tracker", "a test, 0 of 0 steps")
     save_model(tmp_path / "mine.safetensors", model, about)
     return tmp_path / "mine.safetensors", model, about
 
@@ -74,14 +74,16 @@ def test_half_precision_is_half_the_file_and_nearly_the_same_model(saved):
 
 
 @pytest.mark.parametrize("reading", [OURS, PAPER, RELEASED, replace(OURS, context="none")])
-@pytest.mark.parametrize("tracker", [True, False])
-def test_the_reading_and_the_stage_travel_with_the_weights(tmp_path, reading, tracker):
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_reading_and_the_stage_travel_with_the_weights(tmp_path, reading, stage):
     config = replace(nano_config(), reading=reading)
-    model = build_model(config, tracker=tracker)
-    save_model(tmp_path / "m.safetensors", model, ModelFile("m", "tiny", config, tracker, ""))
+    model = build_model(config, stage)
+    save_model(tmp_path / "m.safetensors", model, ModelFile("m", "tiny", config, stage, ""))
     ready = load_model(str(tmp_path / "m.safetensors"), device="cpu")
     assert ready.about.config == config
-    assert (ready.model.tracker is not None) is tracker
+    assert ready.about.stage == stage
+    assert (ready.model.tracker is not None) is (stage != "segmenter")
+    assert (ready.model.refiner is not None) is (stage == "refiner")
 
 
 def test_weights_that_do_not_fit_are_named_with_their_shapes(saved):
@@ -229,4 +231,4 @@ def test_the_bundled_model_fits_its_preset_and_the_size_limits_of_the_package():
     assert path.stat().st_size <= 12 * 2**20
     assert sum(parameter.numel() for parameter in ready.model.parameters()) <= 6_000_000
     assert ready.about.config == get_preset("tiny").model
-    assert ready.about.has_tracker
+    assert ready.about.stage == "tracker"

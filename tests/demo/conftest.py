@@ -64,7 +64,7 @@ def make_clip(tmp_path: Path) -> Callable[[int, int, int], Path]:
 
 @pytest.fixture(scope="session")
 def ready() -> ReadyModel:
-    about = ModelFile("nano", "tiny", nano_config(), True, "")
+    about = ModelFile("nano", "tiny", nano_config(), "tracker", "")
     inference = InferenceConfig(short_side=HEIGHT, max_side=WIDTH, top_k=6, window=2)
     return ReadyModel(nano_model(), about, inference, "I have seen nothing.")
 

@@ -17,7 +17,7 @@ from cavis.evaluation.average_precision import (
 from cavis.evaluation.masks import TrackMasks, video_iou
 from cavis.evaluation.run import ground_truth, read_results
 
-GOLDEN = Path(__file__).parent / "golden" / "eval_ytvis"
+GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "eval_ytvis"
 STATS = {
     "AP": "ap",
     "AP50": "ap50",

@@ -13,9 +13,9 @@ from cavis.inference.online import Cancelled, OnlinePredictor, windows
 from cavis.inference.postprocess import best_slots
 
 
-def ready(tracker=True, **inference):
-    about = ModelFile("nano", "nano", nano_config(), tracker, "")
-    return ReadyModel(nano_model(tracker=tracker), about, replace(nano_preset().inference, **inference), "")
+def ready(stage="tracker", **inference):
+    about = ModelFile("nano", "nano", nano_config(), stage, "")
+    return ReadyModel(nano_model(stage=stage), about, replace(nano_preset().inference, **inference), "")
 
 
 def video(frames=5, height=64, width=96):
@@ -33,9 +33,9 @@ def assert_same_masks(left, right):
     assert left.any()
 
 
-@pytest.mark.parametrize("tracker", [True, False])
-def test_results_do_not_depend_on_the_window(tracker):
-    model = ready(tracker)
+@pytest.mark.parametrize("stage", ["segmenter", "tracker"])
+def test_results_do_not_depend_on_the_window(stage):
+    model = ready(stage)
     results = [OnlinePredictor(model, window=window).run(video()) for window in (5, 1, 2, 3)]
     whole = results[0]
     for result in results[1:]:

@@ -71,7 +71,7 @@ def learned():
 def test_the_segmenter_learns_a_clip_by_heart(learned):
     model, _, batch, losses = learned
     assert sum(losses[-10:]) < 0.15 * sum(losses[:10])
-    without = nano_model(tracker=False)
+    without = nano_model(stage="segmenter")
     without.segmenter.load_state_dict(model.segmenter.state_dict())
     overlaps, labels = tracks_of(without, batch)
     assert overlaps.min() > 0.7

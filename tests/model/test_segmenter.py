@@ -10,7 +10,7 @@ from cavis.model.position import sine_position
 
 @pytest.fixture(scope="module")
 def segmenter():
-    return nano_model(tracker=False).segmenter
+    return nano_model(stage="segmenter").segmenter
 
 
 def test_attention_masks_from_resized_features_equal_resized_masks(segmenter):
@@ -71,7 +71,7 @@ def test_frames_and_clips_do_not_see_each_other(segmenter):
 def test_earlier_layers_are_predicted_in_training_only(segmenter):
     with torch.no_grad():
         assert segmenter(images()).auxiliary == ()
-        training = nano_model(tracker=False).segmenter.train()
+        training = nano_model(stage="segmenter").segmenter.train()
         assert len(training(images()).auxiliary) == 2  # before the first layer, and after each but the last
 
 
@@ -85,7 +85,7 @@ def test_the_context_embedding_is_the_mlp_of_core_and_context(segmenter):
 
 @torch.no_grad()
 def test_without_context_the_core_features_stand_alone():
-    model = nano_model(tracker=False, context="none")
+    model = nano_model(stage="segmenter", context="none")
     prediction = model.segmenter(images())
     assert torch.equal(prediction.context_aware, prediction.core)
     assert model.segmenter.context_mlp is None

@@ -48,7 +48,7 @@ def test_the_tracker_does_not_notice_windows(cuts, reading):
 @torch.no_grad()
 @pytest.mark.parametrize("cuts", CUTS)
 def test_the_linker_does_not_notice_windows(cuts):
-    model = nano_model(tracker=False)
+    model = nano_model(stage="segmenter")
     frames = random_frames(batch=2, frames=5)
     whole, state = run(model.track, frames, (5,))
     pieces, last = run(model.track, frames, cuts)
@@ -57,9 +57,9 @@ def test_the_linker_does_not_notice_windows(cuts):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("tracker", [True, False])
-def test_the_whole_model_does_not_notice_windows(tracker):
-    model = nano_model(tracker=tracker)
+@pytest.mark.parametrize("stage", ["segmenter", "tracker"])
+def test_the_whole_model_does_not_notice_windows(stage):
+    model = nano_model(stage=stage)
     video = images(1, 5)
     whole, _ = model(video)
     state, parts = None, []
@@ -72,9 +72,9 @@ def test_the_whole_model_does_not_notice_windows(tracker):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("tracker", [True, False])
-def test_a_batch_of_clips_equals_each_clip_alone(tracker):
-    model = nano_model(tracker=tracker)
+@pytest.mark.parametrize("stage", ["segmenter", "tracker"])
+def test_a_batch_of_clips_equals_each_clip_alone(stage):
+    model = nano_model(stage=stage)
     frames = random_frames(batch=2, frames=4, queries=8)
     together, state = model.track(frames)
     for b in (slice(0, 1), slice(1, 2)):

@@ -78,8 +78,8 @@ def test_reading_eq_10_as_written_needs_the_segmenters_mlp():
 
 @torch.no_grad()
 def test_a_video_of_one_frame_is_tracked():
-    for tracker in (True, False):
-        prediction, state = nano_model(tracker=tracker)(images(1, 1))
+    for stage in ("segmenter", "tracker"):
+        prediction, state = nano_model(stage=stage)(images(1, 1))
         assert prediction.order[0, 0].tolist() == list(range(8))
         assert prediction.references is None
         assert torch.isfinite(prediction.mask_logits).all()

@@ -94,7 +94,7 @@ def test_a_step_is_a_function_of_its_seed(batch):
 
 def test_the_tracker_stage_needs_a_tracker():
     with pytest.raises(ValueError, match="expected a model with a tracker for the tracker stage, got one without"):
-        TrackerStage(nano_model(tracker=False), nano_preset())
+        TrackerStage(nano_model(stage="segmenter"), nano_preset())
 
 
 def test_copied_heads_say_what_the_segmenters_say():

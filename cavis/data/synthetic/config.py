@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from cavis.presets import TWINS_CATEGORIES
+from cavis import categories
 
-CATEGORIES: tuple[str, ...] = TWINS_CATEGORIES
+CATEGORIES: tuple[str, ...] = categories.TWINS
 """The 20 classes, named as YouTube-VIS and OVIS name them; the index is the label."""
 
 MAX_OBJECTS = 14

@@ -1,5 +1,22 @@
-"""Backbones: images in, four feature maps (strides 4, 8, 16, 32) out. The networks are transformers' own."""
+"""Backbones: images in, four feature maps (strides 4, 8, 16, 32) out. The networks are transformers' own.
 
+A backbone has ``channels``, the widths of its four maps, and a ``forward`` from normalised images to the maps.
+"""
+
+
+from cavis.config import Backbone, ResNet, Swin
+from cavis.model.backbones.folding import fold_norms
 from cavis.model.backbones.resnet import ResNetMaps
+from cavis.model.backbones.swin import SwinMaps
+from cavis.model.backbones.vit_adapter import VitAdapterMaps
 
-__all__ = ["ResNetMaps"]
+__all__ = ["ResNetMaps", "SwinMaps", "VitAdapterMaps", "build_backbone", "fold_norms"]
+
+
+def build_backbone(config: Backbone) -> ResNetMaps | SwinMaps | VitAdapterMaps:
+    """The network of a backbone's configuration, untrained."""
+    if isinstance(config, ResNet):
+        return ResNetMaps(config)
+    if isinstance(config, Swin):
+        return SwinMaps(config)
+    return VitAdapterMaps(config)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from transformers import ResNetBackbone, ResNetConfig
 
 from cavis.config import ResNet
+from cavis.model.backbones.folding import freeze_norms
 
 
 class ResNetMaps(nn.Module):
@@ -21,6 +22,8 @@ class ResNetMaps(nn.Module):
         )
         network.out_features = ["stage1", "stage2", "stage3", "stage4"]
         self.network = ResNetBackbone(network)
+        if config.norm == "frozen":
+            freeze_norms(self.network)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
         """Normalised images in; maps at strides 4, 8, 16, 32 out."""

@@ -1,0 +1,80 @@
+"""``python -m benchmarks``: measure, print a table, and write the numbers as JSON if asked."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from benchmarks import tracking
+from benchmarks.setting import Setting, full, quick
+
+LIMITS = {"tracking.flops_ratio": 0.43, "tracking.time_ratio": 0.50, "tracking.memory_ratio_long_over_short": 1.10}
+"""What we promise: at most this."""
+
+PACKAGES = ("cavis", "torch", "transformers", "numpy")
+
+
+class Benchmark(StrEnum):
+    """What can be measured."""
+
+    TRACKING = "tracking"
+
+
+def main(
+    only: Annotated[list[Benchmark] | None, typer.Option(help="Which benchmarks; all of them if not said.")] = None,
+    small: Annotated[bool, typer.Option("--quick", help="Small frames, about a minute.")] = False,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of torch; its own choice if not said.", min=1)] = None,
+) -> None:
+    """Measure ratios side by side: same weights, same pictures, taking turns in one run."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # for the child processes
+    setting = quick() if small else full()
+    numbers: dict[str, float] = {}
+    if Benchmark.TRACKING in (only or list(Benchmark)):
+        numbers |= {f"tracking.{name}": value for name, value in measured(setting).items()}
+    Console().print(table(numbers))
+    if out is not None:
+        out.write_text(json.dumps(numbers | surroundings(setting), indent=2) + "\n", encoding="utf-8")
+
+
+def measured(setting: Setting) -> tracking.Numbers:
+    """The tracking benchmark with a progress bar on stderr."""
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("tracking", total=tracking.steps(setting))
+        return tracking.measure(setting, lambda what: progress.update(task, advance=1, description=what))
+
+
+def table(numbers: Mapping[str, float]) -> Table:
+    """The numbers, with what we promise beside them."""
+    result = Table("measure", "value", "at most")
+    for name, value in numbers.items():
+        limit = LIMITS.get(name)
+        result.add_row(name, f"{value:.3f}" if value < 100 else f"{value:.0f}", "" if limit is None else f"{limit:.2f}")
+    return result
+
+
+def surroundings(setting: Setting) -> dict[str, Any]:
+    """Where and on what the numbers were measured."""
+    return {
+        "setting": asdict(setting),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "machine": platform.machine(),
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

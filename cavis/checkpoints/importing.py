@@ -1,0 +1,228 @@
+"""From somebody else's checkpoint to a model file of ours, entry by entry; the names are in ``official``."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cavis.checkpoints.files import STEP_COUNTER, CheckpointError, ModelFile, model_header
+from cavis.checkpoints.official import Naming, current_name, naming_of, origin, reason_to_ignore
+from cavis.checkpoints.pickles import read_foreign
+from cavis.checkpoints.streaming import StreamedTensor, write_safetensors
+from cavis.config import STAGES, ModelConfig, ResNet, Stage, Swin
+from cavis.model import build_model
+from cavis.presets import PRESETS, get_preset
+
+
+class Piece(NamedTuple):
+    """How one of our entries is cut out of a checkpoint."""
+
+    key: str
+    """Its name in the file."""
+    part: int | None
+    """Which third of the first axis, or None for all of it."""
+    shape: tuple[int, ...]
+    """Of our entry."""
+
+    def take(self, state: Mapping[str, Tensor]) -> Tensor:
+        """Our entry; a view of the file's where that is possible."""
+        value = state[self.key]
+        value = value if self.part is None else value.chunk(3)[self.part]
+        if value.shape != self.shape:  # DINOv2's patches of 14 pixels, to be used for patches of 16
+            value = F.interpolate(value.float(), size=self.shape[-2:], mode="bilinear", align_corners=True)
+        return value.float() if value.dtype == torch.float64 else value
+
+
+@dataclass(frozen=True)
+class ImportPlan:
+    """What becomes of every entry of a checkpoint, and where every entry of the model comes from."""
+
+    pieces: dict[str, Piece]
+    """By our names."""
+    ignored: tuple[tuple[str, str], ...]
+    """Entries of the file that are not used, each with the reason."""
+    missing: tuple[str, ...]
+    """Entries of the model that the file does not have."""
+    misfits: tuple[str, ...]
+    """Entries of another shape, in words."""
+    unexplained: tuple[str, ...]
+    """Entries of the file that nothing is known about."""
+
+    @property
+    def used(self) -> int:
+        """How many entries of the file are used."""
+        return len({piece.key for piece in self.pieces.values()})
+
+    def convert(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The model's entries, all at once (for models that fit into memory twice)."""
+        return {name: piece.take(state) for name, piece in self.pieces.items()}
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did."""
+
+    plan: ImportPlan
+    out: Path
+    size: int
+    """Of the written file, in bytes."""
+
+    def lines(self) -> list[str]:
+        """The report in words: counts, then every entry that was not used and every one that is missing."""
+        plan = self.plan
+        lines = [
+            f"{plan.used} entries used for {len(plan.pieces)} of the model, {len(plan.ignored)} ignored, "
+            f"{len(plan.missing)} missing -> {self.out} ({self.size / 2**20:.1f} MiB)"
+        ]
+        lines += [f"ignored {key}: {reason}" for key, reason in plan.ignored]
+        return lines + [f"missing {name}: to be learned" for name in plan.missing]
+
+
+def plan_import(state: Mapping[str, Tensor], config: ModelConfig, stage: Stage) -> ImportPlan:
+    """Find every entry of a stage's model in a checkpoint, by name and shape; nothing is read yet.
+
+    A CheckpointError if the names are of no kind that is known.
+    """
+    naming = naming_of(state)
+    if naming is None:
+        some = ", ".join(list(state)[:3])
+        raise CheckpointError(
+            f"expected a checkpoint of CAVIS, Mask2Former or DINOv2; got entries of other names, such as {some}"
+        )
+    named = {current_name(key, naming): key for key in state}
+    pieces, missing, misfits = {}, [], []
+    for name, shape in model_shapes(config, stage).items():
+        piece = _find(name, shape, naming, named)
+        if piece is None:
+            missing.append(name)
+        elif not _fits(piece, state[piece.key], naming):
+            misfits.append(f"{piece.key} is {tuple(state[piece.key].shape)}, expected {_whole(piece)}")
+            missing.append(name)
+        else:
+            pieces[name] = piece
+    used = {piece.key for piece in pieces.values()}
+    missing = [name for name in missing if not name.endswith(STEP_COUNTER)]
+    rest = [(name, key) for name, key in named.items() if key not in used]
+    reasons = [(key, _reason(name, stage)) for name, key in rest]
+    return ImportPlan(
+        pieces,
+        tuple((key, reason) for key, reason in reasons if reason is not None),
+        tuple(missing),
+        tuple(misfits),
+        tuple(key for key, reason in reasons if reason is None),
+    )
+
+
+def model_shapes(config: ModelConfig, stage: Stage) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every entry of a stage's model; no memory is taken for them."""
+    with torch.device("meta"):
+        model = build_model(config, stage)
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def import_checkpoint(source: Path, preset: str, stage: Stage, out: Path, *, partial: bool = False) -> ImportReport:
+    """Write a checkpoint of CAVIS, Mask2Former or DINOv2 as a model file of ``preset`` after ``stage``.
+
+    Every entry of the file must be explained, and every entry of the model must be there. With ``partial`` what does
+    not fit is left out: a starting point for training, as DINOv2's weights always are. A CheckpointError says
+    otherwise which preset would fit; then nothing is written. Memory: the file is mapped, and one entry is copied at
+    a time.
+    """
+    chosen = get_preset(preset)
+    state = read_foreign(source)
+    plan = plan_import(state, chosen.model, stage)
+    partial = partial or naming_of(state) == "dinov2"
+    if partial:
+        plan = _leave_out(plan)
+    if plan.unexplained or ((plan.missing or plan.misfits) and not partial) or not plan.pieces:
+        raise CheckpointError(_complaint(source, plan, state, preset, stage))
+    about = ModelFile(
+        name=out.stem,
+        preset=preset,
+        config=chosen.model,
+        stage=stage,
+        training=f"imported from {source.name}",
+        missing=plan.missing,
+    )
+    write_safetensors(out, _entries(plan, state), model_header(about))
+    return ImportReport(plan, out, out.stat().st_size)
+
+
+def describe(state: Mapping[str, Tensor]) -> str:
+    """Which presets a checkpoint would fit, in words."""
+    stage = stage_of(state)
+    fitting = [name for name in PRESETS if _fits_preset(state, name, stage)]
+    return f"--preset {' or '.join(fitting)} --stage {stage} would fit" if fitting else "no preset fits it"
+
+
+def stage_of(state: Mapping[str, Tensor]) -> Stage:
+    """The stage after which a checkpoint was written."""
+    has = {stage for stage in STAGES if any(key.startswith(f"{stage}.") for key in state)}
+    return "refiner" if "refiner" in has else "tracker" if "tracker" in has else "segmenter"
+
+
+def _find(name: str, shape: tuple[int, ...], naming: Naming, named: Mapping[str, str]) -> Piece | None:
+    source = origin(name, naming)
+    if source is None or source.key not in named:
+        return None
+    return Piece(named[source.key], source.part, shape)
+
+
+def _whole(piece: Piece) -> tuple[int, ...]:
+    """The shape their entry should have."""
+    return piece.shape if piece.part is None else (3 * piece.shape[0], *piece.shape[1:])
+
+
+def _fits(piece: Piece, value: Tensor, naming: Naming) -> bool:
+    if naming == "dinov2" and piece.key.startswith("patch_embed."):
+        return value.shape[:2] == piece.shape[:2]
+    return tuple(value.shape) == _whole(piece)
+
+
+def _reason(name: str, stage: Stage) -> str | None:
+    """Why an entry of the file is not used by a model of ``stage``; None if there is no reason."""
+    later = STAGES[STAGES.index(stage) + 1 :]
+    if name.split(".")[0] in later:
+        return "of a later stage"
+    return reason_to_ignore(name)
+
+
+def _leave_out(plan: ImportPlan) -> ImportPlan:
+    """A plan for a starting point: what is left over or has another shape counts as ignored."""
+    of_another_shape = tuple((words.split(" is ")[0], "of another shape") for words in plan.misfits)
+    shaped = {key for key, _ in of_another_shape}
+    rest = tuple((key, "no place in this model") for key in plan.unexplained if key not in shaped)
+    return replace(plan, ignored=plan.ignored + of_another_shape + rest, misfits=(), unexplained=())
+
+
+def _entries(plan: ImportPlan, state: Mapping[str, Tensor]) -> Iterator[StreamedTensor]:
+    for name, piece in plan.pieces.items():
+        yield StreamedTensor(name, piece.shape, lambda piece=piece: piece.take(state))
+
+
+def _complaint(source: Path, plan: ImportPlan, state: Mapping[str, Tensor], preset: str, stage: Stage) -> str:
+    parts = {
+        "missing": plan.missing,
+        "of another shape": plan.misfits,
+        "unexplained": tuple(key for key in plan.unexplained if not any(m.startswith(f"{key} is ") for m in plan.misfits)),
+    }
+    words = [f"{len(names)} {kind} ({', '.join(names[:2])}{', ...' if len(names) > 2 else ''})" for kind, names in parts.items() if names]
+    return f"{source} does not fit preset {preset} after the {stage} stage: {'; '.join(words)}; {describe(state)}"
+
+
+def _fits_preset(state: Mapping[str, Tensor], name: str, stage: Stage) -> bool:
+    """Whether nothing is missing, left over or of another shape; classes and queries are looked at first."""
+    config = get_preset(name).model
+    naming = naming_of(state)
+    sizes = {"heads.class_head.weight": config.num_classes + 1, "query_feature.weight": config.queries}
+    for entry, size in sizes.items():
+        source = origin(f"segmenter.query_decoder.{entry}", naming) if naming else None
+        named = {current_name(key, naming): key for key in state} if naming else {}
+        if source is None or source.key not in named or state[named[source.key]].shape[0] != size:
+            return False
+    plan = plan_import(state, config, stage)
+    return not (plan.missing or plan.misfits or plan.unexplained)

@@ -1,0 +1,212 @@
+"""Checkpoint files of strangers, opened without running anything that is in them.
+
+Known are torch files (``.pth``, ``.pt``, ``.bin``; zip archives and the older form), detectron2's pickles of numpy
+arrays (``.pkl``) and safetensors files. What a file is, its first bytes decide, not its name.
+"""
+
+import codecs
+import pickle
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cavis.checkpoints.download import is_web_page
+from cavis.checkpoints.files import CheckpointError
+
+WRAPPERS = ("model", "state_dict")
+"""Under which names training programs keep the weights."""
+
+_ZIP = b"PK\x03\x04"
+_PICKLE = b"\x80"
+_OLD_TORCH = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
+"""The number that files written by torch before 1.6 begin with, after the two bytes of the pickle protocol."""
+_LFS = b"version https://git-lfs"
+_HEAD = 4096
+
+
+def read_foreign(path: Path) -> Mapping[str, Tensor]:
+    """The named tensors of a checkpoint of any known kind, on the CPU and in the file's own types.
+
+    Weights that lie under ``model`` or ``state_dict`` are taken from there, and the ``module.`` that data-parallel
+    training puts before every name is taken away. Torch and safetensors files stay mapped: their bytes are read when
+    a tensor is used; those of a detectron2 pickle are held once. A CheckpointError says in one sentence what the file
+    is instead, or which object other than weights it asks for; nothing of it runs.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"expected a checkpoint file, but {path} is a folder")
+    if not path.is_file():
+        raise CheckpointError(f"expected a checkpoint file, found none at {path}")
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise CheckpointError(f"expected a checkpoint, but {path} cannot be read: {error.strerror}") from error
+    _refuse_impostors(path, head)
+    return _named_tensors(path, _opener(head)(path))
+
+
+def _refuse_impostors(path: Path, head: bytes) -> None:
+    """Things that downloads leave behind instead of a checkpoint."""
+    if not head:
+        _refuse(path, "is empty: the download did not begin, fetch it again")
+    if is_web_page(head):
+        _refuse(
+            path,
+            "is a web page that came instead of the file (Google Drive's download limit, or a question to confirm or "
+            "to sign in): open the file's address in a browser, download it there, and take that file",
+        )
+    if head.startswith(_LFS):
+        _refuse(path, "is a git-LFS pointer, not the file itself: run `git lfs pull` where it was cloned")
+
+
+def _opener(head: bytes) -> Callable[[Path], Any]:
+    if head.startswith(_ZIP):
+        return _open_zip
+    if head.startswith(_PICKLE):
+        return _open_old_torch if head[2:].startswith(_OLD_TORCH) else _open_pickle
+    if head[8:9] == b"{":
+        return _open_safetensors
+    return _open_unknown
+
+
+def _open_zip(path: Path) -> Any:
+    if not zipfile.is_zipfile(path):  # the list of contents, at the very end, is not there
+        _refuse_incomplete(path)
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if not any(name.endswith("/data.pkl") for name in names):
+        some = ", ".join(names[:3]) or "nothing"
+        _refuse(path, f"is a zip archive that holds {some}: unpack it, and take the checkpoint that is inside")
+    return _load_torch(path, mmap=True)
+
+
+def _open_old_torch(path: Path) -> Any:
+    return _load_torch(path, mmap=False)
+
+
+def _load_torch(path: Path, *, mmap: bool) -> Any:
+    numpy_values = [*_NUMPY_NAMES, *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"}]
+    try:
+        with torch.serialization.safe_globals(numpy_values):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # torch raises many kinds here
+        forbidden = re.search(r"GLOBAL (\S+)", str(error))
+        if forbidden:
+            _refuse_object(path, forbidden[1], error)
+        _refuse_incomplete(path, error)
+
+
+def _open_pickle(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            return _ArraysOnly(file, encoding="latin1").load()
+    except _ForbiddenError as error:
+        _refuse_object(path, str(error), error)
+    except Exception as error:  # a damaged pickle can raise anything
+        _refuse_incomplete(path, error)
+
+
+def _open_safetensors(path: Path) -> Any:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        _refuse_incomplete(path, error)
+
+
+def _open_unknown(path: Path) -> NoReturn:
+    _refuse(path, "is neither a torch file nor a detectron2 pickle nor a safetensors file")
+
+
+class _ForbiddenError(pickle.UnpicklingError):
+    """Names an object that weights do not need."""
+
+
+def _bytes_of(text: str, encoding: str = "latin1") -> bytes:
+    """How pickles of protocol 2 keep bytes; other codecs can do more than that."""
+    if encoding not in ("latin1", "latin-1"):
+        raise _ForbiddenError(f"_codecs.encode to {encoding}")
+    return codecs.latin_1_encode(text)[0]
+
+
+_NUMPY = {
+    "numpy.dtype": np.dtype,
+    "numpy.ndarray": np.ndarray,
+    **{f"numpy.{core}.multiarray._reconstruct": np.empty(0).__reduce__()[0] for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray.scalar": np.float32(0).__reduce__()[0] for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": np.empty(0).__reduce_ex__(5)[0] for core in ("core", "_core")},
+}
+"""What arrays and numbers of numpy are made with, by the names of numpy 1 and 2."""
+_NUMPY_NAMES = [(value, name) for name, value in _NUMPY.items()]
+_ALLOWED: dict[str, Any] = {
+    **_NUMPY,
+    "_codecs.encode": _bytes_of,
+    "collections.OrderedDict": OrderedDict,
+    **{
+        f"{module}.{kind.__name__}": kind
+        for module in ("builtins", "__builtin__")
+        for kind in (complex, bytearray, set, frozenset)
+    },
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """An unpickler that knows numpy arrays and plain containers, and asks nothing else of Python."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The object behind a name, if weights can need it."""
+        try:
+            return _ALLOWED[f"{module}.{name}"]
+        except KeyError:
+            raise _ForbiddenError(f"{module}.{name}") from None
+
+
+def _named_tensors(path: Path, content: Any) -> dict[str, Tensor]:
+    """Unwrap, keep what is a tensor, and name it without the prefix of data-parallel training."""
+    state = content
+    while isinstance(state, Mapping):
+        inner = next((state[name] for name in WRAPPERS if isinstance(state.get(name), Mapping)), None)
+        if inner is None:
+            break
+        state = inner
+    if not isinstance(state, Mapping):
+        _refuse(path, f"holds a {type(state).__name__}, not weights by name")
+    found = {name: _tensor(value) for name, value in state.items() if isinstance(name, str)}
+    tensors = {name: value for name, value in found.items() if value is not None}
+    if not tensors:
+        some = ", ".join(str(name) for name in list(state)[:3]) or "nothing"
+        _refuse(path, f"holds no weights, only {some}")
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def _tensor(value: Any) -> Tensor | None:
+    """A tensor that shares the value's memory; None for what is no array of numbers."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "bfiu":
+        return None
+    native = value.astype(value.dtype.newbyteorder("="), copy=False)
+    return torch.from_numpy(native if native.flags.writeable else native.copy())
+
+
+def _refuse(path: Path, what: str, error: Exception | None = None) -> NoReturn:
+    raise CheckpointError(f"expected a checkpoint, but {path} {what}") from error
+
+
+def _refuse_object(path: Path, name: str, error: Exception) -> NoReturn:
+    _refuse(path, f"asks for {name}, which weights do not need: it was not opened, and nothing of it ran", error)
+
+
+def _refuse_incomplete(path: Path, error: Exception | None = None) -> NoReturn:
+    size = path.stat().st_size
+    _refuse(path, f"is damaged or incomplete ({size:,} bytes are there): fetch it again", error)

@@ -1,0 +1,147 @@
+"""Offline inference: a whole video's tracks are refined together before anything is decided.
+
+``OfflinePredictor(load_model("ovis_r50_refiner")).run(open_video("clip.mp4"))``. The tracks' embeddings and the
+segmenter's queries of all frames stay in memory (0.2 MB a frame for 100 queries of 256 channels); the mask features,
+a hundred times as much, wait on disk, and masks are made of them frame by frame, of the chosen tracks only.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cavis.checkpoints.hub import ReadyModel
+from cavis.inference.online import OnlinePredictor, RunningMean, windows
+from cavis.inference.postprocess import Sizes, class_probabilities, to_network
+from cavis.inference.predictor import Progress, Times, Watch, check
+from cavis.inference.second_pass import FirstPass, RgbFrame
+from cavis.inference.spill import FeatureSpill
+from cavis.model.refiner import Refiner
+from cavis.records import ClipPrediction, FramePrediction, TrackerState
+
+
+class OfflinePredictor(OnlinePredictor):
+    """An online predictor whose runs end with the refiner; :meth:`step`, which cannot wait for the end, does not.
+
+    Raises ValueError for a model without a refiner.
+    """
+
+    def __init__(self, ready: ReadyModel, *, top_k: int | None = None, window: int | None = None) -> None:
+        refiner = ready.model.refiner
+        if refiner is None:
+            name, stage = ready.about.name, ready.about.stage
+            raise ValueError(f"expected a model of the refiner stage, got {name!r} of the {stage} stage")
+        super().__init__(ready, top_k=top_k, window=window)
+        self.refiner = refiner
+
+    @contextmanager
+    def first_pass(
+        self,
+        source: Iterable[RgbFrame],
+        timestamps: Times | None = None,
+        *,
+        watch: Watch | None = None,
+        stop: threading.Event | None = None,
+    ) -> Iterator[FirstPass]:
+        """Segment and track, window by window, then refine; what is on disk goes from there when the context ends."""
+        times = timestamps if timestamps is not None else getattr(source, "timestamps", None)
+        total = len(times) if times is not None else None
+        mean, state, sizes, frame, done = RunningMean(), None, None, None, 0
+        with RefinedMasks(self.refiner) as kept:
+            for window in windows(source, self.window):
+                check(stop)
+                sizes = sizes or self._sizes(window[0])
+                frames, tracks, state = self._segment_and_track(window, sizes, state)
+                mean.add(tracks.class_logits[0])
+                kept.add(frames, tracks)
+                for t, frame in enumerate(window):
+                    done += 1
+                    if watch is not None:
+                        live = partial(self._live, tracks, t, mean.scores(), sizes, float(done - 1))
+                        watch(Progress("track", done, total, frame, live))
+            if sizes is None or frame is None:
+                raise ValueError("expected a video with at least one frame, got none")
+            check(stop)
+            probabilities = best_of_both(class_probabilities(kept.refine()), mean.probabilities())
+            seconds = np.asarray(np.arange(done) if times is None else times[:done], dtype=float)
+            notes = tuple(getattr(source, "notes", ()))
+            yield FirstPass(self.ready.about, probabilities, kept, sizes, seconds, frame, notes)
+
+    @torch.inference_mode()
+    def _segment_and_track(
+        self, window: list[RgbFrame], sizes: Sizes, state: TrackerState | None
+    ) -> tuple[FramePrediction, ClipPrediction, TrackerState]:
+        for frame in window:
+            if frame.shape != (*sizes.frame, 3) or frame.dtype != np.uint8:
+                height, width = sizes.frame
+                raise ValueError(f"expected RGB uint8 frames of {height} x {width}, got {frame.dtype} {frame.shape}")
+        images = torch.stack([to_network(frame, sizes.network) for frame in window])[None]
+        frames = self.ready.model.segmenter(images.to(self.ready.device))
+        return frames, *self.ready.model.track(frames, state)
+
+
+class RefinedMasks:
+    """What the refiner needs of a video, and the masks of the refined tracks, made whenever they are asked for.
+
+    First every window is added, then :meth:`refine` is called once, then masks can be had in any order.
+    """
+
+    def __init__(self, refiner: Refiner) -> None:
+        self._refiner = refiner
+        self._spill = FeatureSpill()
+        self._tracks: list[Float[Tensor, "T Q C"]] = []
+        self._queries: list[Float[Tensor, "T Q C"]] = []
+        self._refined: Float[Tensor, "T Q C"] | None = None
+
+    @property
+    def frames(self) -> int:
+        """How many frames there are."""
+        return self._spill.frames
+
+    def add(self, frames: FramePrediction, tracks: ClipPrediction) -> None:
+        """Keep the next window of the video. A SpillError says so if there is no room on the disk."""
+        self._tracks.append(tracks.embeddings[0].clone())  # copies: a view would keep its whole window alive
+        self._queries.append(frames.queries[0].clone())
+        both = torch.cat((tracks.core[0], tracks.context_aware[0]), dim=-1).float().cpu().numpy()
+        for mask_features, features in zip(frames.mask_features[0], both, strict=True):
+            self._spill.write(mask_features.float().cpu().numpy(), features)
+
+    @torch.inference_mode()
+    def refine(self) -> Float[Tensor, "Q K1"]:
+        """Refine the tracks of the whole video; their class logits."""
+        refined = self._refiner(torch.cat(self._tracks)[None], torch.cat(self._queries)[None])
+        self._refined = refined.embeddings[0]
+        self._tracks, self._queries = [], []
+        return refined.class_logits[0, 0]
+
+    @torch.inference_mode()
+    def masks(self, t: int, slots: list[int]) -> Float[np.ndarray, "N h w"]:
+        """Stride-4 mask logits of some tracks in frame ``t``, over the padded input of the network."""
+        if self._refined is None:
+            raise RuntimeError("expected refine() before masks(), got no refined tracks")
+        features = torch.from_numpy(self._spill.mask_features(t)).to(self._refined)
+        return self._refiner.masks(self._refined[t, slots], features).float().cpu().numpy()
+
+    def features(self, t: int, slots: list[int]) -> Float[np.ndarray, "N D"]:
+        """Core and context-aware features of some tracks in frame ``t``: the segmenter's, in track order."""
+        return self._spill.features(t, slots)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._spill.__exit__(kind, error, trace)
+
+
+def best_of_both(refined: Float[np.ndarray, "Q K1"], tracked: Float[np.ndarray, "Q K1"]) -> Float[np.ndarray, "Q K1"]:
+    """The larger of two probabilities for every class; "no object" is the refiner's, so rows may pass 1."""
+    return np.concatenate((np.maximum(refined[:, :-1], tracked[:, :-1]), refined[:, -1:]), axis=1)

@@ -1,0 +1,188 @@
+"""Other people's checkpoints become ours, whole or not at all."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from nano import images, nano_config, nano_model, nano_preset
+
+from cavis import presets
+from cavis.checkpoints.files import CheckpointError, read_model_file
+from cavis.checkpoints.hub import load_model
+from cavis.checkpoints.importing import import_checkpoint, plan_import, stage_of
+from cavis.checkpoints.official import TABLES, naming_of, origin
+from cavis.config import RELEASED, STAGES, Swin, VitAdapter
+from cavis.model import build_model
+from cavis.training.start import fresh_model
+
+
+@pytest.fixture(autouse=True)
+def nano(monkeypatch):
+    """Small presets beside the real ones."""
+    preset = nano_preset()
+    other = replace(preset, name="nano_other", model=replace(preset.model, categories=("a", "b", "c", "d")))
+    plain = replace(preset, name="nano_plain", model=replace(preset.model, reading=replace(RELEASED, context="none")))
+    for one in (preset, other, plain):
+        monkeypatch.setitem(presets.PRESETS, one.name, lambda one=one: one)
+
+
+def released(model) -> dict[str, torch.Tensor]:
+    """A model's weights as the released code would have named and joined them."""
+    state: dict[str, torch.Tensor] = {"sem_seg_head.predictor.laplacian": torch.zeros(1, 1, 3, 3)}
+    thirds: dict[str, list] = {}
+    for name, value in model.state_dict().items():
+        source = origin(name, "released")
+        if source.part is None:
+            state[source.key] = value
+        else:
+            thirds.setdefault(source.key, [None] * 3)[source.part] = value
+    return state | {key: torch.cat(parts) for key, parts in thirds.items()}
+
+
+def outputs(model):
+    with torch.no_grad():
+        prediction, _ = model(images(1, 2))
+    return prediction.class_logits, prediction.mask_logits
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_released_checkpoint_gives_the_model_it_was_made_of(tmp_path, stage):
+    model = nano_model(4, stage=stage)
+    extras = {"optimizer": {"state": {}}, "scheduler": {}, "iteration": 7}
+    torch.save({"model": released(model)} | extras, tmp_path / "theirs.pth")
+    report = import_checkpoint(tmp_path / "theirs.pth", "nano", stage, tmp_path / "ours.safetensors")
+    assert report.plan.missing == report.plan.unexplained == ()
+    assert any("laplacian" in line and "a constant" in line for line in report.lines())
+    ready = load_model(str(tmp_path / "ours.safetensors"), "cpu")
+    assert ready.about.stage == stage
+    for ours, theirs in zip(outputs(ready.model), outputs(model), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_the_order_of_the_entries_does_not_matter(tmp_path):
+    state = released(nano_model(4))
+    torch.save(dict(sorted(state.items(), key=lambda one: hash(one[0]))), tmp_path / "theirs.pth")
+    import_checkpoint(tmp_path / "theirs.pth", "nano", "tracker", tmp_path / "ours.safetensors")
+    _, ours = read_model_file(tmp_path / "ours.safetensors")
+    own = nano_model(4).state_dict()
+    for name, value in ours.items():
+        assert torch.equal(value, own[name]), name
+
+
+def refusal(tmp_path, state, preset="nano", stage="tracker") -> str:
+    torch.save(state, tmp_path / "theirs.pth")
+    with pytest.raises(CheckpointError) as caught:
+        import_checkpoint(tmp_path / "theirs.pth", preset, stage, tmp_path / "ours.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs.pth"]  # nothing half-imported
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_an_unexplained_entry_is_an_error(tmp_path):
+    state = released(nano_model()) | {"tracker.surprise": torch.zeros(2)}
+    assert "1 unexplained (tracker.surprise)" in refusal(tmp_path, state)
+
+
+def test_a_missing_entry_is_an_error(tmp_path):
+    state = released(nano_model())
+    del state["tracker.ctx_query_embed.bias"]
+    assert "1 missing (tracker.fusion.bias)" in refusal(tmp_path, state)
+
+
+def test_a_checkpoint_of_another_data_set_names_the_preset_that_fits(tmp_path):
+    text = refusal(tmp_path, released(nano_model()), preset="nano_other")
+    assert "sem_seg_head.predictor.class_embed.weight is (4, 32), expected (5, 32)" in text
+    assert "--preset nano --stage tracker would fit" in text
+
+
+def test_a_checkpoint_of_an_earlier_stage_names_its_stage(tmp_path):
+    text = refusal(tmp_path, released(nano_model(stage="segmenter")), stage="tracker")
+    assert "--preset nano --stage segmenter would fit" in text
+
+
+def test_a_checkpoint_of_another_backbone_names_the_preset_that_fits(tmp_path, monkeypatch):
+    config = replace(nano_config(), backbone=Swin(width=12, depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), window=4))
+    swin = replace(nano_preset(), name="nano_swin", model=config)
+    monkeypatch.setitem(presets.PRESETS, "nano_swin", lambda: swin)
+    text = refusal(tmp_path, released(build_model(config, "segmenter")), stage="segmenter")
+    assert "--preset nano_swin --stage segmenter would fit" in text
+
+
+def test_names_of_nobody_are_refused(tmp_path):
+    assert "other names, such as layer1.weight" in refusal(tmp_path, {"layer1.weight": torch.zeros(2)})
+
+
+def test_later_stages_are_left_out_with_the_reason(tmp_path):
+    torch.save(released(nano_model(4, stage="refiner")), tmp_path / "theirs.pth")
+    report = import_checkpoint(tmp_path / "theirs.pth", "nano", "segmenter", tmp_path / "ours.safetensors")
+    later = [key for key, reason in report.plan.ignored if reason == "of a later stage"]
+    assert later
+    assert all(key.startswith(("tracker.", "refiner.")) for key in later)
+    assert load_model(str(tmp_path / "ours.safetensors"), "cpu").about.stage == "segmenter"
+
+
+def test_a_starting_point_keeps_what_fits_and_says_what_is_missing(tmp_path):
+    """Mask2Former of another data set, without context: classes and context are to be learned."""
+    state = released(build_model(replace(presets.get_preset("nano_plain").model, categories=("a",) * 9), "segmenter"))
+    torch.save(state, tmp_path / "theirs.pth")
+    out = tmp_path / "ours.safetensors"
+    report = import_checkpoint(tmp_path / "theirs.pth", "nano", "segmenter", out, partial=True)
+    assert any("class_embed.weight: of another shape" in line for line in report.lines())
+    assert "segmenter.context_mlp.layers.0.weight" in report.plan.missing
+    with pytest.raises(CheckpointError, match="a starting point for training"):
+        load_model(str(out), "cpu")
+    fresh = fresh_model(presets.get_preset("nano"), "segmenter", 3)
+    started = fresh_model(presets.get_preset("nano"), "segmenter", 3, out)
+    for name, value in started.state_dict().items():
+        if name in report.plan.missing:
+            assert torch.equal(value, fresh.state_dict()[name]), name
+        elif not name.endswith("num_batches_tracked"):
+            assert torch.equal(value, state[origin(name, "released").key]) or "attention" in name, name
+
+
+def test_dinov2_becomes_the_frozen_part_of_the_adapter(tmp_path, monkeypatch):
+    config = replace(nano_config(), backbone=VitAdapter(width=32, depth=4, heads=2, adapter_heads=2))
+    preset = replace(nano_preset(), name="nano_vit", model=config)
+    monkeypatch.setitem(presets.PRESETS, "nano_vit", lambda: preset)
+    whole = released(build_model(config, "segmenter"))
+    prefix = "backbone.vit_module."
+    state = {key.removeprefix(prefix): value for key, value in whole.items() if key.startswith(prefix)}
+    for extra in ("mask_token", "norm.weight", "norm.bias"):
+        state[extra] = torch.zeros(32)
+    corners = torch.randn(32, 3, 14, 14)
+    state["patch_embed.proj.weight"] = corners
+    torch.save(state, tmp_path / "dinov2.pth")
+    report = import_checkpoint(tmp_path / "dinov2.pth", "nano_vit", "segmenter", tmp_path / "vit.safetensors")
+    assert not any("vit." in name for name in report.plan.missing)
+    assert "segmenter.backbone.extractors.0.query_norm.weight" in report.plan.missing
+    _, ours = read_model_file(tmp_path / "vit.safetensors")
+    kernel = ours["segmenter.backbone.vit.patches.weight"]
+    assert kernel.shape == (32, 3, 16, 16)
+    torch.testing.assert_close(kernel[..., ::15, ::15], corners[..., ::13, ::13])  # corners stay where they are
+
+
+def test_the_stage_of_a_checkpoint_is_seen_from_its_names():
+    for stage in STAGES:
+        assert stage_of(released(nano_model(stage=stage))) == stage
+
+
+def test_half_precision_checkpoints_stay_in_half_precision(tmp_path):
+    state = {key: value.half() if value.is_floating_point() else value for key, value in released(nano_model()).items()}
+    torch.save(state, tmp_path / "theirs.pth")
+    import_checkpoint(tmp_path / "theirs.pth", "nano", "tracker", tmp_path / "ours.safetensors")
+    _, ours = read_model_file(tmp_path / "ours.safetensors")
+    assert {value.dtype for value in ours.values() if value.is_floating_point()} == {torch.float16}
+
+
+def test_no_name_of_ours_has_two_rows_in_the_table():
+    for naming in TABLES:
+        ours = [row.ours for row in TABLES[naming]]
+        assert len(ours) == len(set(ours)), naming
+
+
+def test_all_names_of_a_prefix_of_parallel_training_are_known():
+    state = {f"module.{key}": value for key, value in released(nano_model()).items()}
+    assert naming_of(state) == "released"
+    plan = plan_import(state, nano_config(), "tracker")
+    assert plan.missing == plan.unexplained == plan.misfits == ()

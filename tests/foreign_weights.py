@@ -1,0 +1,30 @@
+"""Checkpoints as strangers would have written them, of the smallest model."""
+
+import io
+
+import torch
+from nano import nano_model
+
+from cavis.checkpoints.official import origin
+from cavis.model import Cavis
+
+
+def released(model: Cavis) -> dict[str, torch.Tensor]:
+    """A model's weights as the released code would have named and joined them."""
+    state: dict[str, torch.Tensor] = {"sem_seg_head.predictor.laplacian": torch.zeros(1, 1, 3, 3)}
+    thirds: dict[str, dict[int, torch.Tensor]] = {}
+    for name, value in model.state_dict().items():
+        source = origin(name, "released")
+        assert source is not None, name
+        if source.part is None:
+            state[source.key] = value
+        else:
+            thirds.setdefault(source.key, {})[source.part] = value
+    return state | {key: torch.cat([parts[part] for part in range(3)]) for key, parts in thirds.items()}
+
+
+def released_file(seed: int) -> bytes:
+    """A released checkpoint of the nano model's tracker stage."""
+    file = io.BytesIO()
+    torch.save({"model": released(nano_model(seed)), "iteration": 7}, file)
+    return file.getvalue()

@@ -1,0 +1,168 @@
+"""What comes out: scores, classes, ids and masks of whole videos, as the released code gives them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from golden_sets import golden, golden_model, sets
+from tolerances import assert_logits
+
+from cavis import rle
+from cavis.checkpoints.files import ModelFile
+from cavis.checkpoints.hub import ReadyModel
+from cavis.inference.offline import OfflinePredictor
+from cavis.inference.online import OnlinePredictor
+from cavis.inference.panoptic import panoptic
+from cavis.inference.postprocess import Sizes
+from cavis.inference.second_pass import FirstPass, instances
+from cavis.inference.semantic import semantic
+
+VIDEOS = sets("out.masks_packbits", "out.panoptic")
+UNITS = sets("in.vis.pred_cls")
+
+
+class Kept:
+    """A set's stored masks, as a second pass asks for them."""
+
+    def __init__(self, masks: torch.Tensor) -> None:
+        self._masks = masks.numpy()
+        self.frames = self._masks.shape[1]
+
+    def masks(self, t, slots):
+        return self._masks[slots, t]
+
+    def features(self, t, slots):
+        return np.zeros((len(slots), 2), dtype=np.float32)
+
+
+def first_pass_of(stored, task: str, aux: bool) -> FirstPass:
+    """A unit set's inputs; with the auxiliary logits the larger of the two probabilities counts."""
+    probabilities = stored[f"in.{task}.pred_cls"].softmax(dim=-1)
+    if aux:
+        other = stored[f"in.{task}.aux_pred_cls"].softmax(dim=-1)
+        probabilities[:, :-1] = torch.maximum(probabilities, other)[:, :-1]
+    args = stored.info["args"]
+    sizes = Sizes((args["oh"], args["ow"]), tuple(args["img_size"]))
+    things = stored.info["n_thing_classes_VIPSeg"]
+    classes = probabilities.shape[1] - 1
+    about = about_of(stored, classes, stuff=classes - things if task != "vis" else 0)
+    masks = Kept(stored["in.pred_masks"])
+    return FirstPass(
+        about, probabilities.numpy(), masks, sizes, np.arange(masks.frames, dtype=float), np.zeros((1, 1, 3), np.uint8)
+    )
+
+
+def about_of(stored, classes: int, stuff: int) -> ModelFile:
+    config = golden(VIDEOS[0]).preset.model
+    names = tuple(f"class {i}" for i in range(classes))
+    return ModelFile("golden", "ovis_r50", replace(config, categories=names, stuff=stuff, hidden=1), "tracker", "")
+
+
+def assert_same_instances(result, top_k: int, scores, labels, ids, masks: np.ndarray) -> None:
+    """Equal scores to 1e-4, equal labels and slots, masks but for max(10 pixels, 0.01 %) of the set."""
+    found = [(track, label, score) for track, label, score in result.predictions(top_k)]
+    ours = sorted(found, key=lambda one: (-round(one[2], 4), one[1], one[0].id))
+    order = sorted(range(len(scores)), key=lambda i: (-round(float(scores[i]), 4), int(labels[i]), int(ids[i])))
+    np.testing.assert_allclose([score for *_, score in ours], scores[order], atol=1e-4)
+    assert [label for _, label, _ in ours] == labels[order].tolist()
+    assert [track.id for track, *_ in ours] == ids[order].tolist()
+    height, width = masks.shape[-2:]
+    empty = np.zeros((height, width), dtype=bool)
+    drawn = np.stack([[rle.decode(m) if m else empty for m in track.masks] for track, *_ in ours])
+    assert (drawn != masks[order]).sum() <= max(10, 1e-4 * masks.size)
+
+
+def masks_of(stored, prefix: str) -> np.ndarray:
+    shape = stored.tensors[f"{prefix}.masks_shape"] if f"{prefix}.masks_shape" in stored else None
+    bits = stored.tensors[f"{prefix}.masks_packbits"]
+    if shape is None:
+        height, width = stored.info["out"]
+        shape = (len(stored.tensors[f"{prefix}.scores"]), stored.info["T"], height, width)
+    return np.unpackbits(bits)[: int(np.prod(shape))].reshape(shape).astype(bool)
+
+
+@pytest.mark.parametrize("aux", [False, True])
+@pytest.mark.parametrize("name", UNITS)
+def test_instances_are_the_same(name, aux):
+    stored, out = golden(name), "out.vis_aux" if aux else "out.vis"
+    first = first_pass_of(stored, "vis", aux)
+    top_k = stored.info["max_num_vis"]
+    result = instances(first, top_k, range(first.kept.frames))
+    expected = [stored.tensors[f"{out}.{part}"] for part in ("scores", "labels", "ids")]
+    assert_same_instances(result, top_k, *expected, masks_of(stored, out))
+
+
+@pytest.mark.parametrize("aux", [False, True])
+@pytest.mark.parametrize("name", UNITS)
+def test_panoptic_segments_are_the_same(name, aux):
+    stored, out = golden(name), "out.vps_aux" if aux else "out.vps"
+    first = first_pass_of(stored, "vps", aux)
+    rule = stored.info["object_mask_threshold"], stored.info["overlap_threshold"]
+    result = panoptic(first, *rule, range(first.kept.frames))
+    assert_same_segments(result, stored, f"{out}.map", f"{out}.segments", f"{out}.ids")
+
+
+def assert_same_segments(result, stored, map_name: str, segments_name: str, ids_name: str) -> None:
+    expected = stored.tensors[map_name]
+    different = sum(int((result.id_map(t) != expected[t]).sum()) for t in range(len(expected)))
+    assert different <= max(10, 1e-4 * expected.size)
+    rows = [[segment.track.id, int(segment.isthing), segment.track.label] for segment in result.segments]
+    assert rows == stored.tensors[segments_name].astype(int).tolist()
+    assert {segment.slot for segment in result.segments} <= set(stored.tensors[ids_name].tolist())
+
+
+@pytest.mark.parametrize("aux", [False, True])
+@pytest.mark.parametrize("name", UNITS)
+def test_class_maps_are_the_same(name, aux):
+    stored, out = golden(name), "out.vss_aux" if aux else "out.vss"
+    first = first_pass_of(stored, "vss", aux)
+    result = semantic(first, range(first.kept.frames))
+    expected = stored.tensors[f"{out}.map"]
+    different = sum(int((result.class_map(t) != expected[t]).sum()) for t in range(len(expected)))
+    assert different <= max(10, 1e-4 * expected.size)
+
+
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("name", VIDEOS)
+def test_whole_videos_are_the_same(name, folded):
+    """From frames to results, in windows, as a user runs it; the results at the set's own output size."""
+    stored, model = golden(name), golden_model(name, folded)
+    frames = stored.tensors["frames_u8"]
+    height, width = frames.shape[1:3]
+    preset = stored.preset
+    inference = replace(preset.inference, short_side=min(height, width), max_side=max(height, width))
+    ready = ReadyModel(model, ModelFile("golden", preset.name, preset.model, stored.stage, ""), inference, "")
+    predictor = OfflinePredictor if stored.stage == "refiner" else OnlinePredictor
+    window = int(stored.tensors["window_size"][0]) if "window_size" in stored else 3
+    with predictor(ready, window=window).first_pass(list(frames)) as first:
+        first = replace(first, sizes=Sizes(tuple(stored.info["out"]), (height, width)))
+        assert_same_probabilities(first, stored)
+        if "out.panoptic" in stored:
+            rule = inference.min_score, inference.min_visible_share
+            result = panoptic(first, *rule, range(first.kept.frames))
+            assert_same_segments(result, stored, "out.panoptic", "out.segments", "out.ids")
+        else:
+            top_k = int(stored.tensors["max_num"][0])
+            result = instances(first, top_k, range(first.kept.frames))
+            expected = [stored.tensors[f"out.{part}"] for part in ("scores", "labels", "ids")]
+            assert_same_instances(result, top_k, *expected, masks_of(stored, "out"))
+
+
+def assert_same_probabilities(first: FirstPass, stored) -> None:
+    expected = stored["post.video_logits"].softmax(dim=-1)
+    if "post.aux_logits" in stored:
+        expected[:, :-1] = torch.maximum(expected, stored["post.aux_logits"].softmax(dim=-1))[:, :-1]
+    np.testing.assert_allclose(first.probabilities, expected.numpy(), atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", VIDEOS[:1])
+def test_a_changed_weight_is_noticed(name):
+    """The suite can fail: one weight of the context branch or the tracker moved, and the logits differ."""
+    stored = golden(name)
+    model = stored.model()
+    model.segmenter.query_decoder.heads.class_head.weight[0, 0] += 0.5
+    prediction = model.segmenter(stored["frames_u8"].permute(0, 3, 1, 2)[None])
+    with pytest.raises(AssertionError):
+        assert_logits(prediction.class_logits, stored["seg.pred_logits"])
