@@ -16,9 +16,11 @@ import typer
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
 
+    from cavis.checkpoints.hub import ReadyModel
+    from cavis.checkpoints.zoo import ZooEntry
     from cavis.data.loaders import ClipSource
-    from cavis.inference.online import Progress as FrameProgress
-    from cavis.inference.online import Watch
+    from cavis.inference.predictor import Progress as FrameProgress
+    from cavis.inference.predictor import Watch
     from cavis.model import Cavis
     from cavis.training.loop import Run
 
@@ -39,7 +41,7 @@ INTERRUPTED = 130
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are already there.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
-Model = Annotated[str, typer.Option(help="A bundled model's name, or the path of a .safetensors file.")]
+Model = Annotated[str, typer.Option(help="tiny, a name that `cavis zoo` lists, or the path of a .safetensors file.")]
 
 
 class StageName(StrEnum):
@@ -69,6 +71,7 @@ def track(
     clip: Annotated[Path, typer.Argument(help="A video file, or a folder of frames.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for the results.", show_default=False)],
     model: Model = "tiny",
+    task: Annotated[str, typer.Option(help="instance, panoptic, semantic, or own: the model's.")] = "own",
     start: Annotated[float, typer.Option(help="Skip what comes before, in seconds.", min=0)] = 0.0,
     end: Annotated[float | None, typer.Option(help="Stop there, in seconds.", show_default=False)] = None,
     stride: Annotated[int, typer.Option(help="Take every n-th frame.", min=1)] = 1,
@@ -80,29 +83,22 @@ def track(
     """Find and follow every instance of a clip.
 
     Writes [bold]tracked.mp4[/bold] (masks drawn on the clip), [bold]results.json[/bold] (a YouTube-VIS results list)
-    and [bold]tracks.csv[/bold] (one row for each track and frame) into the folder OUT.
+    and [bold]tracks.csv[/bold] (one row for each track and frame) into the folder OUT; for the panoptic task
+    [bold]panoptic/[/bold] and [bold]panoptic.json[/bold] too, for the semantic task [bold]semantic/[/bold] (pictures).
 
-    Example: cavis track dance.mp4 --out dance
+    Example: cavis track dance.mp4 --model mask2former-swin-tiny-coco --out dance
     """
-    from cavis.checkpoints.hub import load_model
-    from cavis.inference.export import write_results, write_tracks
-    from cavis.inference.online import OnlinePredictor
-    from cavis.video import VideoWriter, open_video, trim
-    from cavis.visualization.overlay import render_video
+    from cavis.inference.choose import predictor_for, with_task
+    from cavis.inference.clip_files import FILES, output_folder, track_to_files, write_film
+    from cavis.video import open_video, trim
 
-    names = ("tracked.mp4", "results.json", "tracks.csv")
-    ready = load_model(model, device)
-    with open_video(clip) as whole, _output(out, names, overwrite), _bar() as bar:
+    with open_video(clip) as whole:
         source = trim(whole, start, end, stride)
-        predictor = OnlinePredictor(ready, top_k=top_k)
-        watch = _frame_watch(bar)
-        result = predictor.run(source, watch=watch)
-        write_results(out / "results.json", result, predictor.top_k)
-        write_tracks(out / "tracks.csv", result)
-        shown = result.filter(min_score)
-        with VideoWriter(out / "tracked.mp4", result.height, result.width, timestamps=result.timestamps) as writer:
-            for frame in bar.track(render_video(source, shown), total=len(result), description="draw"):
-                writer.write(frame)
+        ready = with_task(_load(model, device), task)
+        with output_folder(out, ("tracked.mp4", *FILES[ready.inference.task]), overwrite), _bar() as bar:
+            result = track_to_files(predictor_for(ready, top_k), source, out, _frame_watch(bar))
+            shown = result.filter(min_score)
+            write_film(out / "tracked.mp4", bar.track(source, total=len(result), description="draw"), shown)
     typer.echo(f"{len(shown.tracks)} tracks of score {min_score} or more in {len(result)} frames -> {out}")
     for shown_track in shown.tracks:
         frames = int(shown_track.visible.sum())
@@ -213,15 +209,17 @@ def evaluate(
     """
     import json
 
-    from cavis.checkpoints.hub import load_model
     from cavis.data.ytvis_json import open_ytvis
     from cavis.evaluation.run import evaluate, metrics_json, results_json
-    from cavis.inference.online import OnlinePredictor
+    from cavis.inference.choose import predictor_for
+    from cavis.inference.clip_files import output_folder
 
     dataset = open_ytvis(folder)
-    ready = load_model(model, device)
-    predictor = OnlinePredictor(ready, top_k=top_k)
-    with _output(out, ("metrics.json", "results.json"), overwrite), _bar() as bar:
+    ready = _load(model, device)
+    if ready.inference.task != "instance":
+        raise ValueError(f"expected a model of the instance task, got {model!r} of the {ready.inference.task} task")
+    predictor = predictor_for(ready, top_k)
+    with output_folder(out, ("metrics.json", "results.json"), overwrite), _bar() as bar:
         task = bar.add_task("evaluate", total=len(dataset))
         evaluation = evaluate(
             dataset, predictor.run, predictor.top_k, progress=lambda done: bar.update(task, completed=done)
@@ -263,15 +261,10 @@ def zoo_get(
 
     After an interruption the same command goes on where it was. Example: cavis zoo get ovis_r50_tracker
     """
-    from rich.progress import DownloadColumn
-
-    from cavis.checkpoints.zoo import find, get, is_cached
+    from cavis.checkpoints.zoo import find
 
     entry = find(name)
-    with _bar(DownloadColumn()) as bar:
-        task = bar.add_task(entry.name, total=None, visible=not is_cached(entry))
-        path = get(entry, lambda done, total: bar.update(task, completed=done, total=total), keep=keep)
-    typer.echo(f"{entry.name} -> {path}\nlicence: {entry.terms.licence}\ncite:\n{entry.terms.citation}")
+    typer.echo(f"{entry.name} -> {_fetch(entry, keep)}\nlicence: {entry.terms.licence}\ncite:\n{entry.terms.citation}")
 
 
 @app.command("import-weights")
@@ -322,23 +315,26 @@ def info() -> None:
         typer.echo(f"{name:>12}  {value}")
 
 
-@contextmanager
-def _output(out: Path, names: tuple[str, ...], overwrite: bool) -> Iterator[None]:
-    """The folder of a command's files: nothing is replaced unasked, and nothing of a failed command stays."""
-    there = [name for name in names if (out / name).exists()]
-    if there and not overwrite:
-        raise FileExistsError(f"{out} already holds {', '.join(there)}; expected --overwrite to replace them")
-    created = [folder for folder in (out, *out.parents) if not folder.exists()]
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        for name in set(names) - set(there):
-            (out / name).unlink(missing_ok=True)
-        for folder in created:
-            if not any(folder.iterdir()):
-                folder.rmdir()
-        raise
+def _load(model: str, device: str) -> "ReadyModel":
+    """Load a model; a published one that is not here yet is fetched first, and its licence told."""
+    from cavis.checkpoints.hub import load_model
+    from cavis.inference.choose import to_fetch
+
+    if entry := to_fetch(model):
+        _fetch(entry)
+        typer.echo(f"licence of {entry.name}: {entry.terms.licence}")
+    return load_model(model, device)
+
+
+def _fetch(entry: "ZooEntry", keep: bool = False) -> Path:
+    """Download and import a published checkpoint with a bar."""
+    from rich.progress import DownloadColumn
+
+    from cavis.checkpoints.zoo import get, is_cached
+
+    with _bar(DownloadColumn()) as bar:
+        task = bar.add_task(entry.name, total=None, visible=not is_cached(entry))
+        return get(entry, lambda done, total: bar.update(task, completed=done, total=total), keep=keep)
 
 
 @contextmanager

@@ -253,8 +253,11 @@ def model_config_from_json(data: dict[str, Any]) -> ModelConfig:
     Raises ValueError if the entries are not those of this version.
     """
     try:
-        backbone = {key: tuple(v) if isinstance(v, list) else v for key, v in data["backbone"].items()}
+        backbone: dict[str, Any] = dict(data["backbone"])
         kind = BACKBONES[backbone.pop("kind")]
+        for key in ("depths", "widths", "heads"):  # JSON has lists where there are tuples
+            if hasattr(backbone.get(key), "__len__"):
+                backbone[key] = tuple(backbone[key])
         rest = {key: value for key, value in data.items() if key not in ("backbone", "reading", "categories")}
         return ModelConfig(
             backbone=kind(**backbone),

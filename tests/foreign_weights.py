@@ -24,7 +24,8 @@ def released(model: Cavis) -> dict[str, torch.Tensor]:
 
 
 def released_file(seed: int) -> bytes:
-    """A released checkpoint of the nano model's tracker stage."""
+    """A released checkpoint of the nano model's tracker stage: 0.6 MB of weights and 2 MB of training state."""
     file = io.BytesIO()
-    torch.save({"model": released(nano_model(seed)), "iteration": 7}, file)
+    moments = torch.zeros(500_000)
+    torch.save({"model": released(nano_model(seed)), "optimizer": {0: moments}, "iteration": 7}, file)
     return file.getvalue()

@@ -1,6 +1,7 @@
 """From a name or a path to a model that is ready to run."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 
@@ -47,21 +48,19 @@ def best_device() -> str:
 def find_model(name: str) -> Path:
     """The file of a bundled name, of a published one (downloaded and imported where it is not yet), or of a path.
 
-    A CheckpointError lists the names there are; a DownloadError says what could not be fetched.
+    A CheckpointError names the nearest models there are; a DownloadError says what could not be fetched.
     """
     bundled = BUNDLED / f"{name}.safetensors"
     if name in bundled_models():
         return bundled
     if Path(name).is_file():
         return Path(name)
-    if "/" in name or name.endswith(".safetensors"):
-        raise CheckpointError(f"expected a model's name or the path of a .safetensors file; found no file {name}")
-    try:
-        entry = zoo.find(name)
-    except zoo.UnknownModelError as error:
-        names = ", ".join(bundled_models()) or "none"
-        raise CheckpointError(f"{error}; bundled: {names}; or the path of a .safetensors file") from error
-    return zoo.get(entry)
+    published = name.replace("-", "_")
+    if published in zoo.ZOO:
+        return zoo.get(zoo.ZOO[published])
+    near = get_close_matches(published, [*bundled_models(), *zoo.ZOO], n=3, cutoff=0.4)
+    names = ", ".join(near or (*bundled_models(), "what `cavis zoo` lists"))
+    raise CheckpointError(f"expected a model such as {names}, or the path of a .safetensors file; got {name!r}")
 
 
 def load_model(name: str = DEFAULT_MODEL, device: str = "auto") -> ReadyModel:

@@ -13,7 +13,7 @@ from cavis.checkpoints.files import STEP_COUNTER, CheckpointError, ModelFile, mo
 from cavis.checkpoints.official import Naming, current_name, naming_of, origin, reason_to_ignore
 from cavis.checkpoints.pickles import read_foreign
 from cavis.checkpoints.streaming import StreamedTensor, write_safetensors
-from cavis.config import STAGES, ModelConfig, ResNet, Stage, Swin
+from cavis.config import STAGES, ModelConfig, Stage
 from cavis.model import build_model
 from cavis.presets import PRESETS, get_preset
 
@@ -47,8 +47,8 @@ class ImportPlan:
     """Entries of the file that are not used, each with the reason."""
     missing: tuple[str, ...]
     """Entries of the model that the file does not have."""
-    misfits: tuple[str, ...]
-    """Entries of another shape, in words."""
+    misfits: tuple[tuple[str, str], ...]
+    """Entries of the file that have another shape, each with both shapes in words."""
     unexplained: tuple[str, ...]
     """Entries of the file that nothing is known about."""
 
@@ -94,25 +94,23 @@ def plan_import(state: Mapping[str, Tensor], config: ModelConfig, stage: Stage) 
             f"expected a checkpoint of CAVIS, Mask2Former or DINOv2; got entries of other names, such as {some}"
         )
     named = {current_name(key, naming): key for key in state}
-    pieces, missing, misfits = {}, [], []
+    pieces, missing, misfits = {}, [], {}
     for name, shape in model_shapes(config, stage).items():
         piece = _find(name, shape, naming, named)
-        if piece is None:
-            missing.append(name)
-        elif not _fits(piece, state[piece.key], naming):
-            misfits.append(f"{piece.key} is {tuple(state[piece.key].shape)}, expected {_whole(piece)}")
-            missing.append(name)
-        else:
+        if piece is not None and _fits(piece, state[piece.key], naming):
             pieces[name] = piece
-    used = {piece.key for piece in pieces.values()}
-    missing = [name for name in missing if not name.endswith(STEP_COUNTER)]
-    rest = [(name, key) for name, key in named.items() if key not in used]
-    reasons = [(key, _reason(name, stage)) for name, key in rest]
+            continue
+        if piece is not None:
+            misfits[piece.key] = f"{piece.key} is {tuple(state[piece.key].shape)}, expected {_whole(piece)}"
+        if not name.endswith(STEP_COUNTER):
+            missing.append(name)
+    accounted = {piece.key for piece in pieces.values()} | misfits.keys()
+    reasons = [(key, _reason(name, stage)) for name, key in named.items() if key not in accounted]
     return ImportPlan(
         pieces,
         tuple((key, reason) for key, reason in reasons if reason is not None),
         tuple(missing),
-        tuple(misfits),
+        tuple(misfits.items()),
         tuple(key for key, reason in reasons if reason is None),
     )
 
@@ -193,10 +191,9 @@ def _reason(name: str, stage: Stage) -> str | None:
 
 def _leave_out(plan: ImportPlan) -> ImportPlan:
     """A plan for a starting point: what is left over or has another shape counts as ignored."""
-    of_another_shape = tuple((words.split(" is ")[0], "of another shape") for words in plan.misfits)
-    shaped = {key for key, _ in of_another_shape}
-    rest = tuple((key, "no place in this model") for key in plan.unexplained if key not in shaped)
-    return replace(plan, ignored=plan.ignored + of_another_shape + rest, misfits=(), unexplained=())
+    shapes = tuple((key, "of another shape") for key, _ in plan.misfits)
+    rest = tuple((key, "no place in this model") for key in plan.unexplained)
+    return replace(plan, ignored=plan.ignored + shapes + rest, misfits=(), unexplained=())
 
 
 def _entries(plan: ImportPlan, state: Mapping[str, Tensor]) -> Iterator[StreamedTensor]:
@@ -205,13 +202,14 @@ def _entries(plan: ImportPlan, state: Mapping[str, Tensor]) -> Iterator[Streamed
 
 
 def _complaint(source: Path, plan: ImportPlan, state: Mapping[str, Tensor], preset: str, stage: Stage) -> str:
-    parts = {
-        "missing": plan.missing,
-        "of another shape": plan.misfits,
-        "unexplained": tuple(key for key in plan.unexplained if not any(m.startswith(f"{key} is ") for m in plan.misfits)),
-    }
-    words = [f"{len(names)} {kind} ({', '.join(names[:2])}{', ...' if len(names) > 2 else ''})" for kind, names in parts.items() if names]
+    shapes = tuple(words for _, words in plan.misfits)
+    parts = {"missing": plan.missing, "of another shape": shapes, "unexplained": plan.unexplained}
+    words = [f"{len(names)} {kind} ({_some(names)})" for kind, names in parts.items() if names]
     return f"{source} does not fit preset {preset} after the {stage} stage: {'; '.join(words)}; {describe(state)}"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
 
 
 def _fits_preset(state: Mapping[str, Tensor], name: str, stage: Stage) -> bool:

@@ -11,7 +11,6 @@ on both sides, in order. A row whose right side ends in ``in_proj_`` joins query
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -241,7 +240,10 @@ OLDER_NAMES: dict[Naming, tuple[tuple[str, str], ...]] = {
     ),
     "transformers": (
         (r"(pixel_level_module\.encoder)\.(embeddings|encoder)\.", r"\1.swin.\2."),
-        (r"\.attention\.self\.relative_position_bias_table", ".attention.relative_position_bias.relative_position_bias_table"),
+        (
+            r"\.attention\.self\.relative_position_bias_table",
+            ".attention.relative_position_bias.relative_position_bias_table",
+        ),
         (r"\.attention\.self\.query\.", ".attention.q_proj."),
         (r"\.attention\.self\.key\.", ".attention.k_proj."),
         (r"\.attention\.self\.value\.", ".attention.v_proj."),

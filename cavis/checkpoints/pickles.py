@@ -7,6 +7,7 @@ arrays (``.pkl``) and safetensors files. What a file is, its first bytes decide,
 import codecs
 import pickle
 import re
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -79,10 +80,11 @@ def _opener(head: bytes) -> Callable[[Path], Any]:
 
 
 def _open_zip(path: Path) -> Any:
-    if not zipfile.is_zipfile(path):  # the list of contents, at the very end, is not there
-        _refuse_incomplete(path)
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:  # the list of contents is at the very end
+            names = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+        _refuse_incomplete(path, error)
     if not any(name.endswith("/data.pkl") for name in names):
         some = ", ".join(names[:3]) or "nothing"
         _refuse(path, f"is a zip archive that holds {some}: unpack it, and take the checkpoint that is inside")
@@ -94,9 +96,8 @@ def _open_old_torch(path: Path) -> Any:
 
 
 def _load_torch(path: Path, *, mmap: bool) -> Any:
-    numpy_values = [*_NUMPY_NAMES, *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"}]
     try:
-        with torch.serialization.safe_globals(numpy_values):
+        with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in _NUMPY.items()]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # torch raises many kinds here
         forbidden = re.search(r"GLOBAL (\S+)", str(error))
@@ -137,15 +138,56 @@ def _bytes_of(text: str, encoding: str = "latin1") -> bytes:
     return codecs.latin_1_encode(text)[0]
 
 
+class _Kind:
+    """Stands in for numpy's dtype, which believes what a pickle says of its memory; this believes letters only."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self.code = str(code)
+        self.order = "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = str(state[1])
+
+    def dtype(self) -> np.dtype | None:
+        """The dtype, if it is one of numbers."""
+        if not re.fullmatch(r"[bfiu]\d", self.code) or self.order not in ("<", ">", "=", "|"):
+            return None
+        return np.dtype(f"{self.order}{self.code}")
+
+
+class _Array:
+    """Stands in for numpy's array, before and after its bytes are there."""
+
+    def __init__(self, *_: Any) -> None:
+        self.value: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, by_columns, data = state
+        self.value = _array(data, kind, shape, "F" if by_columns else "C").value
+
+
+def _array(data: Any, kind: _Kind, shape: tuple[int, ...], order: Any = "C", axes: Any = None) -> _Array:
+    """An array over its bytes, which are not copied; of something other than numbers it has no value."""
+    array, dtype = _Array(), kind.dtype()
+    if dtype is not None:
+        data = codecs.latin_1_encode(data)[0] if isinstance(data, str) else data  # as Python 2 wrote them
+        flat = np.frombuffer(data, dtype)
+        array.value = flat.reshape(shape, order=order) if axes is None else flat.reshape(shape).transpose(axes)
+    return array
+
+
+def _scalar(*_: Any) -> None:
+    """Numbers of numpy lie beside weights, never in them."""
+
+
 _NUMPY = {
-    "numpy.dtype": np.dtype,
-    "numpy.ndarray": np.ndarray,
-    **{f"numpy.{core}.multiarray._reconstruct": np.empty(0).__reduce__()[0] for core in ("core", "_core")},
-    **{f"numpy.{core}.multiarray.scalar": np.float32(0).__reduce__()[0] for core in ("core", "_core")},
-    **{f"numpy.{core}.numeric._frombuffer": np.empty(0).__reduce_ex__(5)[0] for core in ("core", "_core")},
+    "numpy.dtype": _Kind,
+    "numpy.ndarray": _Array,
+    **{f"numpy.{core}.multiarray._reconstruct": _Array for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _array for core in ("core", "_core")},
 }
-"""What arrays and numbers of numpy are made with, by the names of numpy 1 and 2."""
-_NUMPY_NAMES = [(value, name) for name, value in _NUMPY.items()]
+"""What stands in for the parts of arrays, by the names of numpy 1 and 2."""
 _ALLOWED: dict[str, Any] = {
     **_NUMPY,
     "_codecs.encode": _bytes_of,
@@ -193,10 +235,12 @@ def _tensor(value: Any) -> Tensor | None:
     """A tensor that shares the value's memory; None for what is no array of numbers."""
     if isinstance(value, Tensor):
         return value.detach()
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "bfiu":
+    if not isinstance(value, _Array) or value.value is None:
         return None
-    native = value.astype(value.dtype.newbyteorder("="), copy=False)
-    return torch.from_numpy(native if native.flags.writeable else native.copy())
+    native = value.value.astype(value.value.dtype.newbyteorder("="), copy=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # and nobody else has its bytes
+        return torch.from_numpy(native)
 
 
 def _refuse(path: Path, what: str, error: Exception | None = None) -> NoReturn:

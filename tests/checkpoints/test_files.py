@@ -55,10 +55,10 @@ def test_a_saved_model_comes_back_as_it_was(saved):
     assert ready.about == about
     assert not ready.model.training
     assert not any(parameter.requires_grad for parameter in ready.model.parameters())
-    for name, value in ready.model.state_dict().items():
+    for name, value in read_model_file(path)[1].items():
         assert torch.equal(value, model.state_dict()[name]), name
     left, right = (m(images(1, 2))[0].mask_logits for m in (ready.model, model))
-    assert torch.equal(left, right)
+    torch.testing.assert_close(left, right, atol=1e-4, rtol=1e-4)  # batch norms have been folded meanwhile
 
 
 @torch.no_grad()
@@ -69,8 +69,10 @@ def test_half_precision_is_half_the_file_and_nearly_the_same_model(saved):
     assert small.stat().st_size < 0.7 * path.stat().st_size
     ready = load_model(str(small), device="cpu")
     assert {value.dtype for value in ready.model.parameters()} == {torch.float32}
-    for name, value in ready.model.state_dict().items():
-        torch.testing.assert_close(value, model.state_dict()[name], atol=1e-3, rtol=1e-3)
+    for name, value in read_model_file(small)[1].items():
+        torch.testing.assert_close(
+            value.to(model.state_dict()[name].dtype), model.state_dict()[name], atol=1e-3, rtol=1e-3
+        )
 
 
 @pytest.mark.parametrize("reading", [OURS, PAPER, RELEASED, replace(OURS, context="none")])
@@ -174,9 +176,9 @@ def test_a_training_state_comes_back_as_it_was(tmp_path):
     assert read == state
 
 
-def test_an_unknown_name_lists_the_models_there_are():
+def test_an_unknown_name_names_the_nearest_models():
     with pytest.raises(
-        CheckpointError, match=r"expected a model out of .* or the path of a .safetensors file; got 'tyni'"
+        CheckpointError, match=r"expected a model such as tiny.* or the path of a .safetensors file; got 'tyni'"
     ):
         find_model("tyni")
 

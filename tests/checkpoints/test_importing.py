@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from foreign_weights import released
 from nano import images, nano_config, nano_model, nano_preset
 
 from cavis import presets
@@ -24,19 +25,6 @@ def nano(monkeypatch):
     plain = replace(preset, name="nano_plain", model=replace(preset.model, reading=replace(RELEASED, context="none")))
     for one in (preset, other, plain):
         monkeypatch.setitem(presets.PRESETS, one.name, lambda one=one: one)
-
-
-def released(model) -> dict[str, torch.Tensor]:
-    """A model's weights as the released code would have named and joined them."""
-    state: dict[str, torch.Tensor] = {"sem_seg_head.predictor.laplacian": torch.zeros(1, 1, 3, 3)}
-    thirds: dict[str, list] = {}
-    for name, value in model.state_dict().items():
-        source = origin(name, "released")
-        if source.part is None:
-            state[source.key] = value
-        else:
-            thirds.setdefault(source.key, [None] * 3)[source.part] = value
-    return state | {key: torch.cat(parts) for key, parts in thirds.items()}
 
 
 def outputs(model):
@@ -150,16 +138,21 @@ def test_dinov2_becomes_the_frozen_part_of_the_adapter(tmp_path, monkeypatch):
     state = {key.removeprefix(prefix): value for key, value in whole.items() if key.startswith(prefix)}
     for extra in ("mask_token", "norm.weight", "norm.bias"):
         state[extra] = torch.zeros(32)
-    corners = torch.randn(32, 3, 14, 14)
-    state["patch_embed.proj.weight"] = corners
+    corners = torch.randn(32, 3, 2, 2)
+
+    def surface(side):  # bilinear between the corners, so that every size samples the same function
+        ramp = torch.linspace(0, 1, side)
+        ends = torch.stack((1 - ramp, ramp))
+        return torch.einsum("kclm,ly,mx->kcyx", corners, ends, ends)
+
+    state["patch_embed.proj.weight"] = surface(14)
     torch.save(state, tmp_path / "dinov2.pth")
     report = import_checkpoint(tmp_path / "dinov2.pth", "nano_vit", "segmenter", tmp_path / "vit.safetensors")
     assert not any("vit." in name for name in report.plan.missing)
     assert "segmenter.backbone.extractors.0.query_norm.weight" in report.plan.missing
     _, ours = read_model_file(tmp_path / "vit.safetensors")
     kernel = ours["segmenter.backbone.vit.patches.weight"]
-    assert kernel.shape == (32, 3, 16, 16)
-    torch.testing.assert_close(kernel[..., ::15, ::15], corners[..., ::13, ::13])  # corners stay where they are
+    torch.testing.assert_close(kernel, surface(16))
 
 
 def test_the_stage_of_a_checkpoint_is_seen_from_its_names():

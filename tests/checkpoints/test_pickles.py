@@ -4,6 +4,7 @@ import collections
 import os
 import pickle
 import pickletools
+import random
 import zipfile
 
 import numpy as np
@@ -157,6 +158,29 @@ def test_codecs_are_for_bytes_only(tmp_path):
         read_foreign(path)
 
 
+class Kind:
+    """A type of numbers that claims to be one of objects, so that numpy would take its bytes for addresses."""
+
+    def __reduce__(self):
+        return np.dtype, ("f8", False, True), (3, "<", None, None, None, -1, -1, 63)
+
+
+class Array:
+    def __reduce__(self):
+        rebuild, arguments, _ = np.zeros(2).__reduce__()
+        return rebuild, arguments, (1, (2,), Kind(), False, np.array([1.5, -2.0]).tobytes())
+
+
+@pytest.mark.parametrize("writer", ["pickle", "torch"])
+def test_what_a_type_claims_of_its_memory_is_not_believed(tmp_path, writer):
+    path = tmp_path / "file.pkl"
+    if writer == "pickle":
+        path.write_bytes(pickle.dumps({"model": {"a": Array()}}, protocol=2))
+    else:
+        torch.save({"model": {"a": Array()}}, path)
+    assert torch.equal(read_foreign(path)["a"], torch.tensor([1.5, -2.0], dtype=torch.float64))
+
+
 def test_arrays_of_objects_are_no_weights(tmp_path):
     path = tmp_path / "file.pkl"
     path.write_bytes(pickle.dumps({"model": {"a": np.array([{}, []], dtype=object), "b": np.array(["text"])}}))
@@ -218,3 +242,23 @@ def test_what_is_no_checkpoint_is_explained_in_a_sentence(tmp_path, impostor):
     with pytest.raises(CheckpointError, match=words) as caught:
         read_foreign(path)
     one_sentence(caught, path)
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_damage_anywhere_is_refused_in_a_sentence_or_does_not_matter(tmp_path, writer):
+    path = tmp_path / "file"
+    WRITERS[writer](path, {name: value for name, value in weights().items() if value.numel() < 2000})
+    whole = path.read_bytes()
+    dice = random.Random(writer)
+    sentences = []
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for _ in range(dice.choice((1, 3))):
+            damaged[dice.randrange(dice.choice((len(whole), 600)))] = dice.randrange(256)
+        path.write_bytes(damaged[: dice.choice((len(whole), dice.randrange(len(whole))))])
+        try:
+            read_foreign(path)
+        except CheckpointError as error:
+            sentences.append(str(error))
+    assert len(sentences) > 10
+    assert not any("\n" in sentence or len(sentence) > 500 for sentence in sentences)

@@ -11,6 +11,7 @@ from nano import images, nano_model, random_frames
 from cavis.config import PAPER, RELEASED
 from cavis.inference.offline import best_of_both
 from cavis.inference.online import RunningMean
+from cavis.inference.postprocess import Sizes, instance_masks, mask_probabilities
 from cavis.model import tracker as tracker_module
 from cavis.model.association import FrameLinker, match, take
 from cavis.model.context import ContextPooling, inner_boundary
@@ -129,26 +130,30 @@ def test_carried_surroundings_pass_the_mlp_and_carried_embeddings_a_layer_of_the
     assert torch.equal(left.embeddings, right.embeddings)
 
 
-@torch.no_grad()
-@pytest.mark.parametrize(
-    ("alignment", "order", "agrees"),
-    [
-        ("inverted", SAME, True),
-        ("inverted", SWAPS, True),
-        ("inverted", CYCLE, False),
-        ("none", SAME, True),
-        ("none", SWAPS, False),
-        ("none", CYCLE, False),
-    ],
-)
-def test_the_inverted_permutation_is_right_only_if_it_is_its_own_inverse(monkeypatch, alignment, order, agrees):
-    left, right = twins({"alignment": "true"}, {"alignment": alignment})
-    frames = random_frames(frames=3, queries=8)
+def tracks_of(monkeypatch, order, alignment: str):
+    """The tracks of the same weights with Eq. 10 read rightly and otherwise, where every assignment is ``order``."""
     monkeypatch.setattr(tracker_module, "match", lambda reference, current: torch.tensor([order]))
-    true, other = (model.track(frames)[0].embeddings for model in (left, right))
+    frames = random_frames(frames=3, queries=8)
+    models = twins({"alignment": "true"}, {"alignment": alignment})
+    true, other = (model.track(frames)[0].embeddings for model in models)
     assert torch.equal(true[:, 0], other[:, 0])
-    assert torch.equal(true, other) is agrees
-    assert different(true, other) is not agrees
+    return true, other
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("order", "agrees"), [(SAME, True), (SWAPS, True), (CYCLE, False)])
+def test_the_inverted_permutation_is_right_only_if_it_is_its_own_inverse(monkeypatch, order, agrees):
+    true, inverted = tracks_of(monkeypatch, order, "inverted")
+    assert torch.equal(true, inverted) is agrees
+    assert different(true, inverted) is not agrees
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("order", "agrees"), [(SAME, True), (SWAPS, False), (CYCLE, False)])
+def test_unaligned_context_is_right_only_if_nothing_moved(monkeypatch, order, agrees):
+    true, unaligned = tracks_of(monkeypatch, order, "none")
+    assert torch.equal(true, unaligned) is agrees
+    assert different(true, unaligned) is not agrees
 
 
 # --- followed without a switch --------------------------------------------------------------------------------------
@@ -284,3 +289,12 @@ def test_offline_scores_are_the_best_of_refiner_and_tracker():
         assert both[q, :2].tolist() == [max(refined[q, k].item(), tracked[q, k].item()) for k in range(2)]
         assert both[q, 2] == refined[q, 2].item()
     np.testing.assert_array_equal(best_of_both(refined.numpy(), refined.numpy()), refined)
+
+
+@pytest.mark.parametrize(("height", "agrees"), [(32, True), (75, False)])
+def test_segments_are_cut_from_probabilities_and_instances_from_logits(height, agrees):
+    logits = 4 * torch.randn(2, 8, 12, generator=torch.Generator().manual_seed(0))
+    sizes = Sizes((height, height * 3 // 2), (32, 48))
+    instances, segments = instance_masks(logits, sizes), mask_probabilities(logits, sizes) > 0.5
+    assert torch.equal(instances, segments) is agrees  # without a second resize they are the same
+    assert (instances != segments).float().mean() < 0.1

@@ -13,6 +13,7 @@ from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from cavis.checkpoints.files import load_weights
@@ -35,6 +36,13 @@ def sets(*prefixes: str) -> list[str]:
         if any(name.startswith(prefixes) for name in names):
             found.append(info.parent.name)
     return found
+
+
+def cases(names: list[str]) -> list:
+    """The sets as parameters of a test; those of a full ViT-L take their time."""
+    whole = [name for name in names if "config" in golden(name).info]  # units of the second pass have no model
+    big = [name for name in whole if golden(name).preset.model.backbone == VitAdapter()]
+    return [pytest.param(name, marks=pytest.mark.slow) if name in big else name for name in names]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from golden_sets import golden, golden_model, sets
+from golden_sets import cases, golden, golden_model, sets
 from tolerances import assert_logits
 
 from cavis import rle
@@ -83,7 +83,7 @@ def masks_of(stored, prefix: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("aux", [False, True])
-@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("name", cases(UNITS))
 def test_instances_are_the_same(name, aux):
     stored, out = golden(name), "out.vis_aux" if aux else "out.vis"
     first = first_pass_of(stored, "vis", aux)
@@ -94,7 +94,7 @@ def test_instances_are_the_same(name, aux):
 
 
 @pytest.mark.parametrize("aux", [False, True])
-@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("name", cases(UNITS))
 def test_panoptic_segments_are_the_same(name, aux):
     stored, out = golden(name), "out.vps_aux" if aux else "out.vps"
     first = first_pass_of(stored, "vps", aux)
@@ -113,7 +113,7 @@ def assert_same_segments(result, stored, map_name: str, segments_name: str, ids_
 
 
 @pytest.mark.parametrize("aux", [False, True])
-@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("name", cases(UNITS))
 def test_class_maps_are_the_same(name, aux):
     stored, out = golden(name), "out.vss_aux" if aux else "out.vss"
     first = first_pass_of(stored, "vss", aux)
@@ -124,7 +124,7 @@ def test_class_maps_are_the_same(name, aux):
 
 
 @pytest.mark.parametrize("folded", [False, True])
-@pytest.mark.parametrize("name", VIDEOS)
+@pytest.mark.parametrize("name", cases(VIDEOS))
 def test_whole_videos_are_the_same(name, folded):
     """From frames to results, in windows, as a user runs it; the results at the set's own output size."""
     stored, model = golden(name), golden_model(name, folded)
@@ -157,7 +157,7 @@ def assert_same_probabilities(first: FirstPass, stored) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", VIDEOS[:1])
+@pytest.mark.parametrize("name", cases(VIDEOS[:1]))
 def test_a_changed_weight_is_noticed(name):
     """The suite can fail: one weight of the context branch or the tracker moved, and the logits differ."""
     stored = golden(name)

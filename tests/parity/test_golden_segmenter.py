@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from golden_sets import golden, golden_model, sets
+from golden_sets import cases, golden, golden_model, sets
 from tolerances import assert_close, assert_logits
 
 from cavis.model.pixel_decoder import PixelFeatures
@@ -11,12 +11,12 @@ WHOLE = sets("backbone.res2__slice")
 STAGES = [name for name in sets("backbone.res2") if name not in WHOLE]
 
 
-@pytest.fixture(params=STAGES)
+@pytest.fixture(params=cases(STAGES))
 def staged(request):
     return golden(request.param), golden_model(request.param)
 
 
-@pytest.fixture(params=WHOLE)
+@pytest.fixture(params=cases(WHOLE))
 def whole(request):
     return golden(request.param), golden_model(request.param)
 
@@ -103,7 +103,7 @@ def test_pixels_become_the_same_maps_and_features(whole):
 
 @torch.no_grad()
 @pytest.mark.parametrize("folded", [False, True])
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", cases(WHOLE))
 def test_pixels_become_the_same_instances(name, folded):
     stored = golden(name)
     segmenter = golden_model(name, folded).segmenter

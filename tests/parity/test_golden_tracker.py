@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from golden_sets import golden, golden_model, sets
+from golden_sets import cases, golden, golden_model, sets
 from tolerances import assert_close, assert_logits
 
 from cavis.model import association, tracker
@@ -92,7 +92,7 @@ def frames_of(stored, model):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", UNITS + TRACKED)
+@pytest.mark.parametrize("name", cases(UNITS + TRACKED))
 def test_tracks_are_the_same(name, monkeypatch):
     stored, model = golden(name), golden_model(name)
     referee = Referee(*calls_of(stored), margin=1e-4)
@@ -117,7 +117,7 @@ def carried(stored, window: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", UNITS + TRACKED)
+@pytest.mark.parametrize("name", cases(UNITS + TRACKED))
 def test_the_queries_and_the_earlier_blocks_are_the_same(name, monkeypatch):
     stored, model = golden(name), golden_model(name)
     frames, _ = frames_of(stored, model)
@@ -134,7 +134,7 @@ def test_the_queries_and_the_earlier_blocks_are_the_same(name, monkeypatch):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", LINKED)
+@pytest.mark.parametrize("name", cases(LINKED))
 def test_frames_are_linked_in_the_same_way(name, monkeypatch):
     stored, model = golden(name), golden_model(name)
     orders = stored["minvis_match_indices"].long()
@@ -147,7 +147,7 @@ def test_frames_are_linked_in_the_same_way(name, monkeypatch):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", sets("match.in_ref"))
+@pytest.mark.parametrize("name", cases(sets("match.in_ref")))
 def test_the_bare_matchers_are_the_same(name):
     stored = golden(name)
     order = match(stored["match.in_ref"][None], stored["match.in_cur"][None])
@@ -156,7 +156,7 @@ def test_the_bare_matchers_are_the_same(name):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", sets("refiner_eval.pred_logits") + REFINED)
+@pytest.mark.parametrize("name", cases(sets("refiner_eval.pred_logits") + REFINED))
 def test_refined_tracks_are_the_same(name):
     stored, model = golden(name), golden_model(name)
     kind = "refiner_eval" if "refiner_eval.pred_logits" in stored else "refiner"
@@ -170,7 +170,7 @@ def test_refined_tracks_are_the_same(name):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", sets("refiner_train.pred_logits"))
+@pytest.mark.parametrize("name", cases(sets("refiner_train.pred_logits")))
 def test_every_layer_of_the_refiner_is_the_same(name):
     stored = golden(name)
     refiner = golden(name).model().refiner.train()
@@ -185,7 +185,7 @@ def test_every_layer_of_the_refiner_is_the_same(name):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("name", cases(UNITS))
 def test_the_right_permutation_makes_another_model(name):
     """The released reading inverts Eq. 10; on strongly shuffled slots the two readings are far apart."""
     stored = golden(name)

@@ -3,7 +3,6 @@
 A backbone has ``channels``, the widths of its four maps, and a ``forward`` from normalised images to the maps.
 """
 
-
 from cavis.config import Backbone, ResNet, Swin
 from cavis.model.backbones.folding import fold_norms
 from cavis.model.backbones.resnet import ResNetMaps

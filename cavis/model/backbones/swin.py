@@ -23,7 +23,7 @@ class SwinMaps(nn.Module):
         )
         network.out_features = ["stage1", "stage2", "stage3", "stage4"]
         self.network = SwinBackbone(network)
-        self.network.swin.layernorm = nn.Identity()  # the norms of the maps follow; this one would go unused
+        self.network.swin.add_module("layernorm", nn.Identity())  # the norms of the maps follow; it would go unused
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
         """Normalised images in; maps at strides 4, 8, 16, 32 out."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import Dinov2Config, Dinov2Model
+from transformers import Dinov2Config
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Layer
 
 from cavis.config import VitAdapter
@@ -85,28 +85,6 @@ class VitTokens(nn.Module):
         scale = ((height + 0.1) / GRID, (width + 0.1) / GRID)
         grid = F.interpolate(grid, scale_factor=scale, mode="bicubic")
         return torch.cat((self.position[:, :1], grid.flatten(2).transpose(1, 2)), dim=1)
-
-    @torch.no_grad()
-    def load_dinov2(self, model: Dinov2Model) -> None:
-        """Take over the weights of a pretrained DINOv2, its patches resized to 16 pixels.
-
-        Raises ValueError, before anything is changed, if the model has another shape.
-        """
-        embeddings, blocks = model.embeddings, model.encoder.layer
-        ours = (self.position.shape, self.heads, _shapes(self.blocks))
-        if ours != (embeddings.position_embeddings.shape, model.config.num_attention_heads, _shapes(blocks)):
-            config, width = model.config, self.position.shape[-1]
-            raise ValueError(
-                f"expected a DINOv2 of width {width}, {len(self.blocks)} blocks, {self.heads} heads and a grid of "
-                f"{GRID} x {GRID} patches; got width {config.hidden_size}, {config.num_hidden_layers} blocks, "
-                f"{config.num_attention_heads} heads and {embeddings.position_embeddings.shape[1] - 1} patches"
-            )
-        projection = embeddings.patch_embeddings.projection
-        kernel = F.interpolate(projection.weight, size=(PATCH, PATCH), mode="bilinear", align_corners=True)
-        self.patches.load_state_dict({"weight": kernel, "bias": projection.bias})
-        self.class_token.copy_(embeddings.cls_token)
-        self.position.copy_(embeddings.position_embeddings)
-        self.blocks.load_state_dict(blocks.state_dict())
 
 
 class SpatialPrior(nn.Module):
@@ -238,10 +216,6 @@ def _to_maps(cells: Float[Tensor, "B L C"], sizes: Sizes) -> tuple[Float[Tensor,
 
 def _convolution(before: int, after: int, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
     return nn.Conv2d(before, after, 3, stride, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()
-
-
-def _shapes(blocks: nn.Module) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in blocks.state_dict().items()}
 
 
 def _init(layer: nn.Module) -> None:

@@ -1,0 +1,113 @@
+"""The benchmark itself, on a model so small that it takes seconds; nobody asks how many."""
+
+import json
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+import typer
+from nano import nano_config
+from typer.testing import CliRunner
+
+from benchmarks import __main__ as program
+from benchmarks import reference, tracking
+from benchmarks.contestants import CONTESTANTS
+from benchmarks.memory import peak_memory
+from benchmarks.setting import Setting, full, pictures, quick
+from benchmarks.timing import interleaved
+from cavis.config import RELEASED
+
+NANO = Setting(
+    model=replace(nano_config(), reading=RELEASED, sampling_points=4),
+    height=64,
+    width=96,
+    frames=2,
+    repeats=1,
+    short=2,
+    long=4,
+    top_k=4,
+)
+
+
+class Measured(NamedTuple):
+    """What the program wrote, what it printed, and what its progress bar was told."""
+
+    numbers: dict
+    printed: str
+    told: list[str]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """The program's run; the memory, which takes processes of its own, is made up."""
+    told, measure = [], tracking.measure
+    file = tmp_path_factory.mktemp("benchmark") / "numbers.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "quick", lambda: NANO)
+        patch.setattr(tracking, "peak_memory", lambda who, frames, setting: (100 + frames) * 2**20)
+        patch.setattr(tracking, "measure", lambda setting, tell: measure(setting, lambda what: told.append(what)))
+        command = typer.Typer()
+        command.command()(program.main)
+        result = CliRunner().invoke(command, ["--only", "tracking", "--quick", "--json", str(file)])
+    assert result.exit_code == 0, result.output
+    return Measured(json.loads(file.read_text(encoding="utf-8")), result.stdout, told)
+
+
+def test_the_promised_numbers_are_written(measured):
+    numbers, printed, _ = measured
+    for name in program.LIMITS:
+        assert numbers[name] > 0
+        assert name in printed
+    for who in CONTESTANTS:
+        assert numbers[f"tracking.gflops_per_frame.{who}"] > 0
+        assert numbers[f"tracking.seconds_per_frame.{who}"] > 0
+    assert numbers["threads"] >= 1
+    assert set(numbers["versions"]) == {"python", *program.PACKAGES}
+
+
+def test_ratios_are_ours_over_theirs(measured):
+    numbers = {name.removeprefix("tracking."): value for name, value in measured.numbers.items()}
+    flops = numbers["gflops_per_frame.ours"] / numbers["gflops_per_frame.reference"]
+    assert numbers["flops_ratio"] == pytest.approx(flops)
+    assert numbers["flops_ratio"] < 1
+    assert numbers["memory_ratio_long_over_short"] == pytest.approx((100 + NANO.long) / (100 + NANO.short))
+
+
+def test_the_progress_bar_ends_where_it_should(measured):
+    assert len(measured.told) == tracking.steps(NANO)
+
+
+def test_a_child_says_what_it_needed():
+    """At least the full-size masks of a window; not the model, its libraries and the kitchen sink."""
+    masks = reference.WINDOW * NANO.top_k * NANO.height * NANO.width
+    assert masks < peak_memory("ours", 3, NANO) < 2**29
+
+
+def test_a_failing_child_is_quoted():
+    with pytest.raises(RuntimeError, match="channel_sum"):
+        peak_memory("reference", 1, replace(NANO, model=nano_config()))
+
+
+def test_contestants_take_turns_and_warm_up_is_not_counted(monkeypatch):
+    now, said = [0.0], []
+    lasts = {"a": iter([100, 1, 7, 3]), "b": iter([100, 5, 4, 90])}
+
+    def work(who):
+        now[0] += next(lasts[who])
+
+    monkeypatch.setattr("benchmarks.timing.time.perf_counter", lambda: now[0])
+    medians = interleaved({"a": lambda: work("a"), "b": lambda: work("b")}, 3, said.append)
+    assert said == ["a", "b"] * 4
+    assert medians == {"a": 3, "b": 5}
+
+
+def test_a_setting_travels_as_text():
+    for setting in (NANO, quick(), full()):
+        assert Setting.from_json(setting.to_json()) == setting
+
+
+def test_pictures_drift_and_are_the_same_every_time():
+    first, second = pictures(NANO, 2)
+    assert first.shape == (NANO.height, NANO.width, 3)
+    assert (first != second).any()
+    assert (next(pictures(NANO, 1)) == first).all()

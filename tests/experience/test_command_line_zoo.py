@@ -1,0 +1,141 @@
+"""`cavis zoo`, `cavis zoo get` and `cavis import-weights`, as a user types them."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from foreign_weights import released_file
+from nano import nano_preset
+from weight_server import Behaviour, nobody_listens, serving
+
+from cavis import cli, presets
+from cavis.checkpoints import download, zoo
+from cavis.checkpoints.download import Url
+from cavis.checkpoints.files import read_model_file
+
+
+@pytest.fixture
+def cavis(monkeypatch, capsys):
+    """Run a command in this process: exit code, standard output, standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["cavis", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(exit_info.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setitem(presets.PRESETS, "nano", nano_preset)
+    monkeypatch.setattr(download, "RETRIES", 0)
+    monkeypatch.setenv("CAVIS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def publish(monkeypatch):
+    """Put a nano model into the zoo that comes from an address."""
+
+    def add(address):
+        entry = replace(
+            zoo.find("ovis_r50_tracker"), name="nano_tracker", preset="nano", source=Url(f"{address}/w.pth")
+        )
+        monkeypatch.setattr(zoo, "ZOO", {**zoo.ZOO, entry.name: entry})
+
+    return add
+
+
+def test_the_list_names_all_with_the_papers_numbers_and_needs_no_torch():
+    program = (
+        "import sys; sys.argv = ['cavis', 'zoo']\n"
+        "from cavis import cli\n"
+        "try: cli.main()\n"
+        "finally: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[-1] == ["False"]
+    rows = {line[0]: line[1:] for line in lines if line and line[0] in zoo.ZOO}
+    assert rows.keys() == zoo.ZOO.keys()
+    assert rows["ovis_r50_tracker"] == ["ovis", "r50", "tracker", "0.376"]
+    assert rows["vipseg_vitl_refiner"] == ["vipseg", "vitl", "refiner", "0.585", "0.561"]
+
+
+def test_a_model_of_the_zoo_is_fetched_imported_and_credited(cavis, publish, cache):
+    with serving(Behaviour(released_file(seed=4))) as address:
+        publish(address)
+        code, out, err = cavis("zoo", "get", "nano-tracker")
+    assert code == 0, err
+    assert str(cache / "nano_tracker.safetensors") in out
+    assert "licence: " in out
+    assert "@misc{lee2024cavis" in out
+    assert read_model_file(cache / "nano_tracker.safetensors")[0].preset == "nano"
+    code, out, _ = cavis("zoo")
+    assert code == 0
+    assert [line.split()[-1] for line in out.splitlines() if line.startswith("nano_tracker")] == ["yes"]
+
+
+def test_a_name_that_is_not_in_the_zoo_is_answered_with_the_nearest(cavis):
+    code, _, err = cavis("zoo", "get", "ovis_r50_trakcer")
+    assert code == 2
+    assert "ovis_r50_tracker" in err
+    assert err.count("\n") == 1
+
+
+def test_without_a_network_the_way_by_hand_is_told(cavis, publish, cache):
+    publish(nobody_listens())
+    code, _, err = cavis("zoo", "get", "nano_tracker")
+    assert code == 1
+    sentence = err.splitlines()[-1]
+    assert sentence.startswith("cavis: failed: could not fetch http://127.0.0.1")
+    assert "cannot be reached" in sentence
+    assert "cavis import-weights FILE --preset nano --stage tracker" in sentence
+    assert not (cache / "nano_tracker.safetensors").exists()
+
+
+def test_a_foreign_file_is_imported_with_a_report_and_replaced_only_when_asked(cavis, tmp_path):
+    (tmp_path / "theirs.pth").write_bytes(released_file(seed=4))
+    out = tmp_path / "ours.safetensors"
+    command = ("import-weights", tmp_path / "theirs.pth", "--preset", "nano", "--stage", "tracker", "--out", out)
+    code, report, err = cavis(*command)
+    assert code == 0, err
+    assert "laplacian" in report
+    assert str(out) in report
+    assert read_model_file(out)[0].stage == "tracker"
+    out.write_text("precious")
+    code, _, err = cavis(*command)
+    assert code == 2
+    assert "--overwrite" in err
+    assert out.read_text() == "precious"
+    assert cavis(*command, "--overwrite")[0] == 0
+    assert read_model_file(out)[0].preset == "nano"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"--preset": "nanoo"}, "expected a preset such as nano"),
+        ({"--stage": "offline"}, "segmenter, tracker, refiner, got 'offline'"),
+        ({"file": "bomb"}, "which weights do not need"),
+        ({"file": "missing"}, "found none"),
+    ],
+    ids=["preset", "stage", "bomb", "missing"],
+)
+def test_what_cannot_be_imported_is_told_in_a_sentence_and_leaves_nothing(cavis, tmp_path, change, words):
+    torch.save({"model": {"a": torch.zeros(1)}, "extra": Path(tmp_path).touch}, tmp_path / "bomb.pth")
+    (tmp_path / "good.pth").write_bytes(released_file(seed=4))
+    options = {"--preset": "nano", "--stage": "tracker", "--out": tmp_path / "out" / "ours.safetensors"} | change
+    file = tmp_path / f"{options.pop('file', 'good')}.pth"
+    code, out, err = cavis("import-weights", file, *(part for pair in options.items() for part in pair))
+    assert code == 2
+    assert out == ""
+    assert words in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
