@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cavis.checkpoints.hub import load_model
+    from cavis.inference.offline import OfflinePredictor
     from cavis.inference.online import OnlinePredictor
     from cavis.presets import get_preset
     from cavis.records import Rle, Track, VideoResult
     from cavis.video import open_video
 
 __version__ = "0.1.0"
-__all__ = ["OnlinePredictor", "Rle", "Track", "VideoResult", "get_preset", "load_model", "open_video"]
+__all__ = ["OfflinePredictor", "OnlinePredictor", "Rle", "Track", "VideoResult", "get_preset", "load_model", "open_video"]
 
 _HOMES = {
+    "OfflinePredictor": "cavis.inference.offline",
     "OnlinePredictor": "cavis.inference.online",
     "Rle": "cavis.records",
     "Track": "cavis.records",

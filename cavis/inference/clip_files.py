@@ -5,7 +5,7 @@ For results of whole data sets in the form of their servers see :mod:`cavis.infe
 
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from cavis.inference.second_pass import RgbFrame
 from cavis.inference.semantic import SemanticResult
 from cavis.records import VideoResult
 from cavis.video import VideoSource, VideoWriter
-from cavis.visualization.overlay import OverlayStyle, render_video
+from cavis.visualization.overlay import render_video
 
 FILES: dict[Task, tuple[str, ...]] = {
     "instance": ("results.json", "tracks.csv"),
@@ -60,17 +60,10 @@ def track_to_files(predictor: Predictor, source: VideoSource, out: Path, watch: 
     return result
 
 
-def write_film(
-    path: Path,
-    source: Iterable[RgbFrame],
-    result: VideoResult,
-    style: OverlayStyle = OverlayStyle(),  # noqa: B008 - frozen
-    selected: Collection[int] | None = None,
-    crf: int = 20,
-) -> None:
-    """Write the frames of a clip with its tracks drawn on them (H.264; a lower ``crf`` is better and larger)."""
-    with VideoWriter(path, result.height, result.width, timestamps=result.timestamps, crf=crf) as writer:
-        for frame in render_video(source, result, style, selected):
+def write_film(path: Path, source: Iterable[RgbFrame], result: VideoResult) -> None:
+    """Write the frames of a clip with its tracks drawn on them (H.264)."""
+    with VideoWriter(path, result.height, result.width, timestamps=result.timestamps) as writer:
+        for frame in render_video(source, result):
             writer.write(frame)
 
 

@@ -5,10 +5,6 @@ segmenter's queries of all frames stay in memory (0.2 MB a frame for 100 queries
 a hundred times as much, wait on disk, and masks are made of them frame by frame, of the chosen tracks only.
 """
 
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -18,13 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cavis.checkpoints.hub import ReadyModel
-from cavis.inference.online import OnlinePredictor, RunningMean, windows
-from cavis.inference.postprocess import Sizes, class_probabilities, to_network
-from cavis.inference.predictor import Progress, Times, Watch, check
-from cavis.inference.second_pass import FirstPass, RgbFrame
+from cavis.inference.online import OnlinePredictor, RunningMean, slot_features
+from cavis.inference.postprocess import class_probabilities
 from cavis.inference.spill import FeatureSpill
 from cavis.model.refiner import Refiner
-from cavis.records import ClipPrediction, FramePrediction, TrackerState
+from cavis.records import ClipPrediction, FramePrediction
 
 
 class OfflinePredictor(OnlinePredictor):
@@ -41,56 +35,15 @@ class OfflinePredictor(OnlinePredictor):
         super().__init__(ready, top_k=top_k, window=window)
         self.refiner = refiner
 
-    @contextmanager
-    def first_pass(
-        self,
-        source: Iterable[RgbFrame],
-        timestamps: Times | None = None,
-        *,
-        watch: Watch | None = None,
-        stop: threading.Event | None = None,
-    ) -> Iterator[FirstPass]:
-        """Segment and track, window by window, then refine; what is on disk goes from there when the context ends."""
-        times = timestamps if timestamps is not None else getattr(source, "timestamps", None)
-        total = len(times) if times is not None else None
-        mean, state, sizes, frame, done = RunningMean(), None, None, None, 0
-        with RefinedMasks(self.refiner) as kept:
-            for window in windows(source, self.window):
-                check(stop)
-                sizes = sizes or self._sizes(window[0])
-                frames, tracks, state = self._segment_and_track(window, sizes, state)
-                mean.add(tracks.class_logits[0])
-                kept.add(frames, tracks)
-                for t, frame in enumerate(window):
-                    done += 1
-                    if watch is not None:
-                        live = partial(self._live, tracks, t, mean.scores(), sizes, float(done - 1))
-                        watch(Progress("track", done, total, frame, live))
-            if sizes is None or frame is None:
-                raise ValueError("expected a video with at least one frame, got none")
-            check(stop)
-            probabilities = best_of_both(class_probabilities(kept.refine()), mean.probabilities())
-            seconds = np.asarray(np.arange(done) if times is None else times[:done], dtype=float)
-            notes = tuple(getattr(source, "notes", ()))
-            yield FirstPass(self.ready.about, probabilities, kept, sizes, seconds, frame, notes)
-
-    @torch.inference_mode()
-    def _segment_and_track(
-        self, window: list[RgbFrame], sizes: Sizes, state: TrackerState | None
-    ) -> tuple[FramePrediction, ClipPrediction, TrackerState]:
-        for frame in window:
-            if frame.shape != (*sizes.frame, 3) or frame.dtype != np.uint8:
-                height, width = sizes.frame
-                raise ValueError(f"expected RGB uint8 frames of {height} x {width}, got {frame.dtype} {frame.shape}")
-        images = torch.stack([to_network(frame, sizes.network) for frame in window])[None]
-        frames = self.ready.model.segmenter(images.to(self.ready.device))
-        return frames, *self.ready.model.track(frames, state)
+    def keeper(self) -> "RefinedMasks":
+        """Where a run's frames wait for the refiner and the second pass."""
+        return RefinedMasks(self.refiner)
 
 
 class RefinedMasks:
     """What the refiner needs of a video, and the masks of the refined tracks, made whenever they are asked for.
 
-    First every window is added, then :meth:`refine` is called once, then masks can be had in any order.
+    First every window is added, then :meth:`probabilities` refines the tracks, then masks can be had in any order.
     """
 
     def __init__(self, refiner: Refiner) -> None:
@@ -109,9 +62,12 @@ class RefinedMasks:
         """Keep the next window of the video. A SpillError says so if there is no room on the disk."""
         self._tracks.append(tracks.embeddings[0].clone())  # copies: a view would keep its whole window alive
         self._queries.append(frames.queries[0].clone())
-        both = torch.cat((tracks.core[0], tracks.context_aware[0]), dim=-1).float().cpu().numpy()
-        for mask_features, features in zip(frames.mask_features[0], both, strict=True):
+        for mask_features, features in zip(frames.mask_features[0], slot_features(tracks), strict=True):
             self._spill.write(mask_features.float().cpu().numpy(), features)
+
+    def probabilities(self, mean: RunningMean) -> Float[np.ndarray, "Q K1"]:
+        """Refine, and take the larger of the refiner's and the tracker's probabilities."""
+        return best_of_both(class_probabilities(self.refine()), mean.probabilities())
 
     @torch.inference_mode()
     def refine(self) -> Float[Tensor, "Q K1"]:

@@ -6,9 +6,10 @@
 
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,9 +19,9 @@ from torch import Tensor
 from cavis.checkpoints.hub import ReadyModel
 from cavis.inference.postprocess import Sizes, best_slots, class_probabilities, network_size, to_network
 from cavis.inference.predictor import Cancelled, Predictor, Progress, Times, Watch, check
-from cavis.inference.second_pass import FirstPass, RgbFrame, encode_masks, make_track, video_result
+from cavis.inference.second_pass import FirstPass, FrameMasks, RgbFrame, encode_masks, make_track, video_result
 from cavis.inference.spill import Spill
-from cavis.records import ClipPrediction, TrackerState, VideoResult
+from cavis.records import ClipPrediction, FramePrediction, TrackerState, VideoResult
 
 __all__ = ["Cancelled", "OnlinePredictor", "Progress", "RunningMean", "Watch", "windows"]
 
@@ -49,6 +50,31 @@ class RunningMean:
         return self.probabilities()[:, :-1]
 
 
+class Keeper(FrameMasks, AbstractContextManager["Keeper"], Protocol):
+    """What a first pass fills window by window, and the second pass reads; empty again when the context ends."""
+
+    def add(self, frames: FramePrediction, tracks: ClipPrediction) -> None:
+        """Keep the next window of the video. A SpillError says so if there is no room on the disk."""
+        ...
+
+    def probabilities(self, mean: RunningMean) -> Float[np.ndarray, "Q K1"]:
+        """Class probabilities of every slot over the whole video, given the tracks' averaged logits; called once."""
+        ...
+
+
+class TrackedMasks(Spill):
+    """The tracks' own masks, of every slot."""
+
+    def add(self, frames: FramePrediction, tracks: ClipPrediction) -> None:
+        """Keep the next window of the video. A SpillError says so if there is no room on the disk."""
+        for masks, features in zip(tracks.mask_logits[0], slot_features(tracks), strict=True):
+            self.write(masks.float().cpu().numpy(), features)
+
+    def probabilities(self, mean: RunningMean) -> Float[np.ndarray, "Q K1"]:
+        """Those of the averaged logits."""
+        return mean.probabilities()
+
+
 class OnlinePredictor(Predictor):
     """Runs a model over a video; :meth:`step` is live, the runs are exact.
 
@@ -69,11 +95,15 @@ class OnlinePredictor(Predictor):
     def step(self, frame: RgbFrame, timestamp: float | None = None) -> VideoResult:
         """Track through the next frame and return what is known now, as a result of one frame."""
         sizes = self._sizes(frame)
-        prediction, self._state = self._forward([frame], sizes, self._state)
+        _, prediction, self._state = self._forward([frame], sizes, self._state)
         self._mean.add(prediction.class_logits[0])
         seconds = float(self._steps) if timestamp is None else timestamp
         self._steps += 1
         return self._live(prediction, 0, self._mean.scores(), sizes, seconds)
+
+    def keeper(self) -> "Keeper":
+        """Where a run's frames wait for the second pass."""
+        return TrackedMasks()
 
     @contextmanager
     def first_pass(
@@ -84,38 +114,40 @@ class OnlinePredictor(Predictor):
         watch: Watch | None = None,
         stop: threading.Event | None = None,
     ) -> Iterator[FirstPass]:
-        """Segment and track, window by window; masks and features go to disk, and from there when the context ends."""
+        """Segment and track, window by window; what is kept on disk goes from there when the context ends."""
         times = timestamps if timestamps is not None else getattr(source, "timestamps", None)
         total = len(times) if times is not None else None
-        mean, state, sizes, frame = RunningMean(), None, None, None
-        with Spill() as spill:
+        mean, state, sizes, frame, done = RunningMean(), None, None, None, 0
+        with self.keeper() as kept:
             for window in windows(source, self.window):
                 check(stop)
                 sizes = sizes or self._sizes(window[0])
-                prediction, state = self._forward(window, sizes, state)
-                mean.add(prediction.class_logits[0])
+                frames, tracks, state = self._forward(window, sizes, state)
+                mean.add(tracks.class_logits[0])
+                kept.add(frames, tracks)
                 for t, frame in enumerate(window):
-                    spill.write(prediction.mask_logits[0, t].float().cpu().numpy(), _features(prediction, t))
+                    done += 1
                     if watch is not None:
-                        live = partial(self._live, prediction, t, mean.scores(), sizes, float(spill.frames - 1))
-                        watch(Progress("track", spill.frames, total, frame, live))
+                        live = partial(self._live, tracks, t, mean.scores(), sizes, float(done - 1))
+                        watch(Progress("track", done, total, frame, live))
             if sizes is None or frame is None:
                 raise ValueError("expected a video with at least one frame, got none")
-            times = np.arange(spill.frames) if times is None else times[: spill.frames]
+            check(stop)
+            seconds = np.asarray(np.arange(done) if times is None else times[:done], dtype=float)
             notes = tuple(getattr(source, "notes", ()))
-            about, seconds = self.ready.about, np.asarray(times, dtype=float)
-            yield FirstPass(about, mean.probabilities(), spill, sizes, seconds, frame, notes)
+            yield FirstPass(self.ready.about, kept.probabilities(mean), kept, sizes, seconds, frame, notes)
 
     @torch.inference_mode()
     def _forward(
-        self, frames: list[RgbFrame], sizes: Sizes, state: TrackerState | None
-    ) -> tuple[ClipPrediction, TrackerState]:
-        for frame in frames:
+        self, window: list[RgbFrame], sizes: Sizes, state: TrackerState | None
+    ) -> tuple[FramePrediction, ClipPrediction, TrackerState]:
+        for frame in window:
             if frame.shape != (*sizes.frame, 3) or frame.dtype != np.uint8:
                 height, width = sizes.frame
                 raise ValueError(f"expected RGB uint8 frames of {height} x {width}, got {frame.dtype} {frame.shape}")
-        images = torch.stack([to_network(frame, sizes.network) for frame in frames])[None]
-        return self.ready.model(images.to(self.ready.device), state)
+        images = torch.stack([to_network(frame, sizes.network) for frame in window])[None]
+        frames = self.ready.model.segmenter(images.to(self.ready.device))
+        return frames, *self.ready.model.track(frames, state)
 
     def _sizes(self, frame: RgbFrame) -> Sizes:
         if frame.ndim != 3 or frame.shape[2] != 3:
@@ -130,7 +162,7 @@ class OnlinePredictor(Predictor):
         """One frame of a window with the scores known so far."""
         slots = best_slots(scores, self.top_k)
         masks = encode_masks(prediction.mask_logits[0, t, slots].float().cpu(), sizes)
-        features, about = _features(prediction, t), self.ready.about
+        features, about = slot_features(prediction)[t], self.ready.about
         tracks = [
             make_track(slot, scores[slot], [mask], features[None, slot], about.config.hidden)
             for slot, mask in zip(slots, masks, strict=True)
@@ -145,7 +177,7 @@ def windows(source: Iterable[RgbFrame], size: int) -> Iterator[list[RgbFrame]]:
         yield window
 
 
-def _features(prediction: ClipPrediction, t: int) -> Float[np.ndarray, "Q D"]:
-    """Core and context-aware features of frame ``t`` of a window, side by side."""
-    both = torch.cat((prediction.core[0, t], prediction.context_aware[0, t]), dim=-1)
+def slot_features(tracks: ClipPrediction) -> Float[np.ndarray, "T Q D"]:
+    """Core and context-aware features of a window, side by side; the segmenter's, in track order."""
+    both = torch.cat((tracks.core[0], tracks.context_aware[0]), dim=-1)
     return both.float().cpu().numpy()
