@@ -20,7 +20,7 @@ from benchmarks import tracking
 from benchmarks.setting import Setting, full, quick
 
 LIMITS = {"tracking.flops_ratio": 0.43, "tracking.time_ratio": 0.50, "tracking.memory_ratio_long_over_short": 1.10}
-"""What we promise: at most this."""
+"""What we promise at the full size: at most this. On small frames, the work on the queries weighs more."""
 
 PACKAGES = ("cavis", "torch", "transformers", "numpy")
 
@@ -45,7 +45,7 @@ def main(
     numbers: dict[str, float] = {}
     if Benchmark.TRACKING in (only or list(Benchmark)):
         numbers |= {f"tracking.{name}": value for name, value in measured(setting).items()}
-    Console().print(table(numbers))
+    Console().print(table(numbers, {} if small else LIMITS))
     if out is not None:
         out.write_text(json.dumps(numbers | surroundings(setting), indent=2) + "\n", encoding="utf-8")
 
@@ -57,11 +57,11 @@ def measured(setting: Setting) -> tracking.Numbers:
         return tracking.measure(setting, lambda what: progress.update(task, advance=1, description=what))
 
 
-def table(numbers: Mapping[str, float]) -> Table:
+def table(numbers: Mapping[str, float], limits: Mapping[str, float]) -> Table:
     """The numbers, with what we promise beside them."""
     result = Table("measure", "value", "at most")
     for name, value in numbers.items():
-        limit = LIMITS.get(name)
+        limit = limits.get(name)
         result.add_row(name, f"{value:.3f}" if value < 100 else f"{value:.0f}", "" if limit is None else f"{limit:.2f}")
     return result
 

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from cavis.video import open_video
 
 __version__ = "0.1.0"
-__all__ = ["OfflinePredictor", "OnlinePredictor", "Rle", "Track", "VideoResult", "get_preset", "load_model", "open_video"]
+__all__ = [
+    "OfflinePredictor",
+    "OnlinePredictor",
+    "Rle",
+    "Track",
+    "VideoResult",
+    "get_preset",
+    "load_model",
+    "open_video",
+]
 
 _HOMES = {
     "OfflinePredictor": "cavis.inference.offline",

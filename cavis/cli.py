@@ -244,7 +244,7 @@ def zoo(context: typer.Context) -> None:
     from cavis.checkpoints.zoo import ZOO, cache_folder
 
     if context.invoked_subcommand is None:
-        columns = ("name", "data", "backbone", "stage", "AP", "VPQ", "STQ", "here")
+        columns = ("name", "data", "backbone", "stage", "AP", "VPQ", "STQ", "where")
         table = Table(*columns, box=None, padding=(0, 1, 0, 0), pad_edge=False)  # fits into 80 columns
         for entry in ZOO.values():
             table.add_row(*entry.row())
@@ -273,6 +273,7 @@ def import_weights(
     preset: Annotated[str, typer.Option(help="Whose model it is, such as ovis_r50.", show_default=False)],
     stage: Annotated[str, typer.Option(help="segmenter, tracker or refiner.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.", show_default=False)],
+    partial: Annotated[bool, typer.Option("--partial", help="To train on: take what fits, list the rest.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a checkpoint of CAVIS, Mask2Former or DINOv2 into a model file; nothing in it is run.
@@ -287,7 +288,7 @@ def import_weights(
         raise FileExistsError(f"{out} is there already; expected --overwrite to replace it")
     from cavis.checkpoints.importing import import_checkpoint  # only now: it brings torch
 
-    typer.echo("\n".join(import_checkpoint(file, preset, stage, out).lines()))
+    typer.echo("\n".join(import_checkpoint(file, preset, stage, out, partial=partial).lines()))
 
 
 @app.command()

@@ -63,10 +63,11 @@ class ZooEntry:
     paper: Numbers = Numbers()
 
     def row(self) -> tuple[str, ...]:
-        """Name, data, backbone, stage, AP, VPQ, STQ and whether it is here, as a table shows them."""
+        """Name, data, backbone, stage, AP, VPQ, STQ, and where it is (``here`` once fetched), as a table shows them."""
         numbers = (self.paper.ap, self.paper.vpq, self.paper.stq)
         shown = ("" if value is None else f"{value:.3f}" for value in numbers)
-        return self.name, self.data, self.backbone, self.stage, *shown, "yes" if is_cached(self) else ""
+        where = {Drive: "Drive", Hub: "hub", Url: "web"}[type(self.source)]
+        return self.name, self.data, self.backbone, self.stage, *shown, "here" if is_cached(self) else where
 
 
 class UnknownModelError(ValueError):

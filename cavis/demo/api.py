@@ -22,9 +22,17 @@ class Api:
         self._tracker, self._store = tracker, store
 
     def track(
-        self, video: str | None, start: float = 0, end: float | None = None, stride: float = 1, min_score: float = 0.3
+        self,
+        video: str | None,
+        start: float = 0,
+        end: float | None = None,
+        stride: float = 1,
+        min_score: float = 0.3,
+        model: str = "",
     ) -> tuple[str, str, str, dict[str, Any]]:
         """Track the part from ``start`` to ``end`` (seconds; none: to the end), every ``stride``-th frame.
+
+        ``model`` is one that the page has already; empty: the one it begins with.
 
         Answers with the video with the tracks drawn on it, the masks (YouTube-VIS json), the table (csv), and a
         summary. The files are kept for an hour.
@@ -34,9 +42,10 @@ class Api:
             if video is None:
                 raise VideoError("Expected a video, got none.")
             job.take(Path(video))
+            job.model = model or ""
             job.info = probe(job.upload, self._tracker.limits.video, cancel=job.stop)
             part = Part(start or 0.0, end or whole(job.info).end, int(stride or 1))
-            if why_not := refusal(part, job.info, self._tracker.limits):
+            if why_not := refusal(part, job.info, self._tracker.limits) or self._tracker.refusal(job):
                 raise VideoError(why_not)
             view = View(min_score)
             for _ in self._tracker.track(job, part, view):
@@ -77,6 +86,7 @@ def add_api(tracker: Tracker, store: JobStore) -> None:
         end = gr.Number(None, label="end (s)")
         stride = gr.Number(1, label="stride", precision=0)
         min_score = gr.Number(DEFAULT_SCORE, label="lowest score")
+        model = gr.Textbox("", label="model")
         outputs = [
             gr.File(label="tracked.mp4"),
             gr.File(label="results.json"),
@@ -85,7 +95,7 @@ def add_api(tracker: Tracker, store: JobStore) -> None:
         ]
         gr.Button().click(
             api.track,
-            [video, start, end, stride, min_score],
+            [video, start, end, stride, min_score, model],
             outputs,
             api_name="track",
             concurrency_id="model",

@@ -92,7 +92,8 @@ class Shelf:
         shutil.copyfile(self.clip(example), job.clip)
         job.video = job.fresh("video") / "tracked.mp4"
         shutil.copyfile(self._folder / f"{example.name}.tracked.mp4", job.video)
-        job.info, job.result = example.info, load_result(self._folder / f"{example.name}.json")
+        job.info, job.example = example.info, example.title
+        job.result = load_result(self._folder / f"{example.name}.json")
         return example
 
 

@@ -13,11 +13,12 @@ from cavis.demo.examples import Shelf
 from cavis.demo.exports import write_files
 from cavis.demo.jobs import GoneError, Job, JobStore
 from cavis.demo.limits import Part, describe, duration_words, refusal, suggested, whole
+from cavis.demo.models import ModelError
 from cavis.demo.tracking import Tracker, Update
 from cavis.demo.viewer import View
-from cavis.inference.online import Cancelled
+from cavis.inference.predictor import Cancelled
 from cavis.inference.spill import SpillError
-from cavis.video import VideoError, VideoInfo, probe
+from cavis.video import VideoError, probe
 from cavis.visualization.figures import timeline
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,12 @@ class Parts(NamedTuple):
     """The parts of the page that change."""
 
     job: gr.State
+    model: gr.Dropdown
+    model_note: gr.HTML
+    download: gr.Button
+    stop_download: gr.Button
+    download_note: gr.HTML
+    about: gr.HTML
     upload: gr.Video
     choose_note: gr.HTML
     part_box: gr.Column
@@ -68,34 +75,29 @@ class Handlers:
 
     # ------------------------------------------------------------------------------------------ choosing a clip
 
-    def choose_upload(self, file: str | None, request: gr.Request) -> Updates:
-        """Look at what was uploaded."""
+    def choose_upload(self, file: str | None, model: str, request: gr.Request) -> Updates:
+        """Look at what was uploaded, to be tracked with ``model``."""
         parts = self._parts
         if file is None:
             return self.clear(request)
         job = self._store.open(request.session_hash)
         try:
             job.take(Path(file))
-            job.info = probe(job.upload, self._limits.video, cancel=job.stop)
+            job.info, job.model = probe(job.upload, self._limits.video, cancel=job.stop), model
         except Exception as error:
             self._store.drop(job.key)
             Path(file).unlink(missing_ok=True)  # gradio's own copy
             return self._nothing_chosen(sentence(error), "error") | {parts.upload: gr.update(value=None)}
-        text, kind = " ".join([describe(job.info) + ".", *job.info.notes]), "info"
-        if self._tracker.ready.world:
-            name = self._tracker.ready.about.name
-            text += f" The model “{name}” says: {self._tracker.ready.world} Expect little of it on other clips."
-            kind = "warning"
-        return self._chosen(job, words.note(text, kind)) | {parts.result_box: gr.update(visible=False)}
+        return self._chosen(job) | {parts.result_box: gr.update(visible=False)}
 
-    def choose_example(self, index: int, request: gr.Request) -> Updates:
+    def choose_example(self, index: int, model: str, request: gr.Request) -> Updates:
         """Show a shipped clip with the result that comes with it."""
         parts = self._parts
         job = self._store.open(request.session_hash)
-        example = self._shelf.put(index, job)
-        text = f"{example.title}: {describe(example.info)}."
+        self._shelf.put(index, job)
+        job.model = model
         view = View()
-        shown = self._chosen(job, words.note(text)) | self._result(job, view)
+        shown = self._chosen(job) | self._result(job, view)
         notes = (f"Computed beforehand with the model “{self._shelf.model}”. Press Track to see it happen.",)
         return shown | {
             parts.upload: gr.update(value=str(job.upload)),
@@ -125,7 +127,29 @@ class Handlers:
             parts.result_box: hidden,
         } | self._idle("")
 
-    def _chosen(self, job: Job, note: str) -> Updates:
+    def choose_model(self, key: str | None, model: str, part: tuple[float, float, float]) -> Updates:
+        """Another model for the clip there is; ``part`` is start, end and stride as chosen."""
+        try:
+            job = self._store.get(key)
+        except GoneError:  # no clip yet: there is nothing to say about it
+            return {}
+        job.model = model
+        return {self._parts.choose_note: self._described(job)} | self._judge_unless_running(job, self._part(*part))
+
+    def _described(self, job: Job) -> str:
+        """What the clip is, and what the model thinks of it."""
+        assert job.info is not None
+        text = " ".join([describe(job.info) + ".", *job.info.notes])
+        if job.example:
+            return words.note(f"{job.example}: {text}")
+        with suppress(ModelError):
+            offer = self._tracker.models.offer(job.model)
+            text += f" The model “{offer.name}” says: {offer.world}" if offer.world else ""
+            if offer.world and offer.entry is None:
+                return words.note(f"{text} Expect little of it on other clips.", "warning")
+        return words.note(text)
+
+    def _chosen(self, job: Job) -> Updates:
         parts, info = self._parts, job.info
         assert info is not None
         part, end = suggested(info, self._limits), whole(info).end
@@ -134,14 +158,14 @@ class Handlers:
         return (
             {
                 parts.job: job.key,
-                parts.choose_note: note,
+                parts.choose_note: self._described(job),
                 parts.part_box: gr.update(visible=True),
                 parts.start: gr.update(value=part.start, maximum=end, step=step),
                 parts.end: gr.update(value=part.end, maximum=end, step=step),
                 parts.stride: gr.update(value=part.stride, maximum=max(most, part.stride)),
             }
             | self._idle("")
-            | self._judge(part, info)
+            | self._judge(job, part)
         )
 
     # ------------------------------------------------------------------------------------------ choosing a part
@@ -152,24 +176,31 @@ class Handlers:
             job = self._store.get(key)
         except GoneError as error:
             return {self._parts.part_note: words.note(str(error), "error")}
-        assert job.info is not None
-        judged = self._judge(self._part(start, end, stride), job.info)
+        return self._judge_unless_running(job, self._part(start, end, stride))
+
+    def _judge_unless_running(self, job: Job, part: Part) -> Updates:
+        judged = self._judge(job, part)
         if job.running:
             judged.pop(self._parts.track)
         return judged
 
-    def _judge(self, part: Part, info: VideoInfo) -> Updates:
+    def _judge(self, job: Job, part: Part) -> Updates:
         parts = self._parts
-        why_not = refusal(part, info, self._limits)
+        assert job.info is not None
+        frames = part.frames(job.info)
+        why_not = refusal(part, job.info, self._limits) or self._tracker.refusal(job)
         if why_not:
             return {
                 parts.part_note: words.note(why_not, "warning"),
                 parts.track: gr.update(value="Track", interactive=False),
             }
-        frames = part.frames(info)
-        time = duration_words(self._tracker.pace.estimate(frames))
-        text = f"→ {frames} {'frame' if frames == 1 else 'frames'}, {time} on this machine"
-        return {parts.part_note: words.hint(text), parts.track: gr.update(value="Track", interactive=True)}
+        seconds = self._tracker.estimate(job, frames)
+        text = f"→ {frames} {'frame' if frames == 1 else 'frames'}, {duration_words(seconds)} on this machine"
+        note = words.hint(text)
+        if seconds > self._limits.seconds:
+            most = duration_words(self._limits.seconds).removeprefix("about ")
+            note = words.note(f"{text}; a run may take {most}: choose a shorter part, or fewer frames.", "warning")
+        return {parts.part_note: note, parts.track: gr.update(value="Track", interactive=True)}
 
     @staticmethod
     def _part(start: float, end: float, stride: float) -> Part:
@@ -342,7 +373,7 @@ class Handlers:
 
 def sentence(error: Exception) -> str:
     """What an error means for the visitor; what is not meant for them goes to the log only."""
-    if isinstance(error, VideoError | GoneError | SpillError):
+    if isinstance(error, VideoError | GoneError | SpillError | ModelError):
         text = str(error)
         return text[:1].upper() + text[1:]
     log.error("a visitor's request failed", exc_info=error)

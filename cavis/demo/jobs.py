@@ -35,6 +35,10 @@ class Job:
         """The clean part of it that is tracked."""
         self.info: VideoInfo | None = None
         """About the upload."""
+        self.example = ""
+        """The title of the shipped clip it is; empty for an upload."""
+        self.model = ""
+        """The name of the model to track with; empty for the first one."""
         self.video: Path | None = None
         """The clip with the tracks drawn on it."""
         self.result: VideoResult | None = None

@@ -10,6 +10,7 @@ _EPSILON = 1e-6
 """Seconds by which rounded times may differ (as in :mod:`cavis.video.sanitize_child`)."""
 _SMOOTH = 7.5
 """Frames per second below which motion becomes hard to follow."""
+_AT_HOME = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,13 @@ class DemoLimits:
     """Clips kept at one time; the one used longest ago goes first."""
     keep_seconds: float = 3600.0
     """How long a clip that is not used is kept."""
+    downloads: bool = False
+    """Whether visitors may fetch published models onto this machine."""
+
+    @classmethod
+    def for_host(cls, host: str) -> "DemoLimits":
+        """At home (a page for this computer only) models may be fetched, and a run may take four hours."""
+        return cls(downloads=True, seconds=4 * 3600.0) if host in _AT_HOME else cls()
 
     @property
     def video(self) -> Limits:
@@ -113,9 +121,9 @@ def ordinal(number: int) -> str:
 
 
 def duration_words(seconds: float) -> str:
-    """``about 25 s``, ``about 3 min``."""
+    """``about 25 s``, ``about 3 min``, ``about 2 h``."""
     if seconds < 1.5:
         return "about a second"
     if seconds < 90:
         return f"about {5 * round(seconds / 5) if seconds > 20 else round(seconds)} s"
-    return f"about {round(seconds / 60)} min"
+    return f"about {round(seconds / 60)} min" if seconds < 5400 else f"about {round(seconds / 3600)} h"

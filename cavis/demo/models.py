@@ -9,7 +9,7 @@ from cavis.checkpoints import zoo
 from cavis.checkpoints.download import DownloadError
 from cavis.checkpoints.files import CheckpointError
 from cavis.checkpoints.hub import ReadyModel, bundled_models, load_model
-from cavis.demo.offers import Offer, bundled_offer, own_offer, published_offers
+from cavis.demo.offers import Offer, bundled_offer, loaded_offer, published_offers, weight_of
 from cavis.demo.pace import Pace, first_guess
 from cavis.inference.choose import predictor_for
 from cavis.inference.predictor import Cancelled, Predictor
@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 _ONE_BY_ONE = 1.0
 """Seconds a frame from which on frames pass the network one at a time: progress and cancel come sooner."""
+
+NOT_HERE = "The model “{}” is not here yet: download it first, or choose another one."
 
 
 class ModelError(LookupError):
@@ -67,10 +69,10 @@ class Models:
         self._paces: dict[str, Pace] = {}
         self.first = self._loaded(first.about.name, first)
         self._other: Loaded | None = None
-        self._lock = threading.Lock()
+        self._lock, self._fetch_lock = threading.Lock(), threading.Lock()
         self._fetches: dict[str, _Fetch] = {}
-        self._own = [bundled_offer(first.about, _megabytes(first))]
-        self._own += [own_offer(name) for name in bundled_models() if name != first.about.name]
+        self._own = [loaded_offer(first)]
+        self._own += [bundled_offer(name) for name in bundled_models() if name != first.about.name]
 
     @property
     def device(self) -> str:
@@ -92,14 +94,16 @@ class Models:
     def pace(self, name: str = "") -> Pace:
         """How fast a model is, as far as it is known."""
         name = name or self.first.name
-        return self._paces[name] if name in self._paces else Pace(self.offer(name).seconds)
+        if name in self._paces:
+            return self._paces[name]
+        return Pace(self.offer(name).seconds if self.device == "cpu" else None)
 
     def get(self, name: str = "") -> Loaded:
         """A model, loaded if it is not yet; a ModelError if it is not here."""
         if name in ("", self.first.name):
             return self.first
         if not self.offer(name).here:
-            raise ModelError(f"The model “{name}” is not here yet: download it first, or choose another one.")
+            raise ModelError(NOT_HERE.format(name))
         with self._lock:
             if self._other is None or self._other.name != name:
                 self._other = None  # two large models do not fit into every memory
@@ -117,7 +121,7 @@ class Models:
             return
         if not self.downloads or offer.entry is None:
             raise ModelError("On this page models cannot be downloaded.")
-        with self._lock:
+        with self._fetch_lock:
             fetch = self._fetches.get(name)
             if fetch is None or fetch.ended.is_set():
                 fetch = self._fetches[name] = _Fetch(offer.entry)
@@ -127,7 +131,7 @@ class Models:
 
     def stop(self, name: str) -> None:
         """Stop the download of a model, if there is one."""
-        with self._lock:
+        with self._fetch_lock:
             if name in self._fetches:
                 self._fetches[name].stop.set()
 
@@ -139,7 +143,7 @@ class Models:
             raise ModelError(f"The model “{name}” cannot be loaded; please choose another one.") from error
 
     def _loaded(self, name: str, ready: ReadyModel) -> Loaded:
-        seconds = first_guess(_megabytes(ready), ready.inference, ready.device.type)
+        seconds = first_guess(weight_of(ready.model.state_dict()), ready.inference, ready.device.type)
         pace = self._paces.setdefault(name, Pace(seconds))
         predictor = predictor_for(ready, window=1 if seconds >= _ONE_BY_ONE else None)
         return Loaded(name, ready, predictor, pace)
@@ -174,6 +178,9 @@ class _Fetch:
             zoo.get(self._entry, self._tell)
         except Exception as error:  # raised again where somebody listens
             self._error = error
+            if isinstance(error, CheckpointError):  # the wrong file came: the next try is to fetch another one
+                name = f"{self._entry.name}{self._entry.source.suffix}"
+                (zoo.cached_path(self._entry).parent / "downloads" / name).unlink(missing_ok=True)
         finally:
             self.ended.set()
 
@@ -181,7 +188,3 @@ class _Fetch:
         if self.stop.is_set():
             raise Cancelled
         self.state = Fetching(done, total)
-
-
-def _megabytes(ready: ReadyModel) -> float:
-    return 4 * sum(value.numel() for value in ready.model.parameters()) / 1e6

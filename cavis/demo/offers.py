@@ -1,15 +1,26 @@
 """The models a visitor can choose from: those that are here, and published ones that can be fetched."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from cavis.checkpoints.files import ModelFile, read_model_file
-from cavis.checkpoints.hub import find_model
+from cavis.checkpoints.hub import ReadyModel, find_model
 from cavis.checkpoints.zoo import ZOO, ZooEntry, cached_path, is_cached
 from cavis.demo.pace import first_guess
-from cavis.presets import DATA_SETS, get_preset
+from cavis.presets import get_preset
 
 WEIGHTS = {"r50": 200, "swint": 190, "swins": 275, "swinb": 430, "swinl": 900, "vitl": 1400}
 """Megabytes of a published model's weights, about, by backbone."""
+SUBJECTS = {
+    "coco": "everyday things",
+    "ytvis19": "people, animals, vehicles",
+    "ytvis21": "people, animals, vehicles",
+    "ovis": "people, animals, vehicles in crowds",
+    "vipseg": "everything in sight",
+}
+"""What the data sets show, for those who do not know them."""
 SLOW = 2.0
 """Seconds a frame from which on a visitor is warned."""
 _BACKBONE_ONLY = "dinov2_vitl"
@@ -30,7 +41,7 @@ class Offer:
     """Of the weights in memory, about."""
     seconds: float
     """A guess what one frame takes without a GPU."""
-    here: bool
+    here: bool = True
     """Whether it can be run at once."""
     entry: ZooEntry | None = None
     """Where it was published; None for models of our own."""
@@ -47,18 +58,21 @@ class Offer:
         return self.seconds >= SLOW
 
 
-def bundled_offer(about: ModelFile, megabytes: float) -> Offer:
-    """The offer of a model of our own."""
-    preset, classes = get_preset(about.preset), about.config.categories
-    seconds = first_guess(megabytes, preset.inference)
-    words = _kinds(len(classes), "the twins' world" if about.preset == "tiny" else "")
-    return Offer(about.name, words, classes, preset.world, about.training, megabytes, seconds, here=True)
+def loaded_offer(ready: ReadyModel) -> Offer:
+    """The offer of a model that is loaded."""
+    about, megabytes = ready.about, weight_of(ready.model.state_dict())
+    seconds = first_guess(megabytes, ready.inference)
+    return Offer(
+        about.name, _own_words(about), about.config.categories, ready.world, about.training, megabytes, seconds
+    )
 
 
-def own_offer(name: str) -> Offer:
+def bundled_offer(name: str) -> Offer:
     """The offer of a bundled name."""
     about, state = read_model_file(find_model(name))
-    return bundled_offer(about, 4 * sum(value.numel() for value in state.values()) / 1e6)
+    preset, megabytes = get_preset(about.preset), weight_of(state)
+    seconds = first_guess(megabytes, preset.inference)
+    return Offer(name, _own_words(about), about.config.categories, preset.world, about.training, megabytes, seconds)
 
 
 def published_offer(entry: ZooEntry) -> Offer:
@@ -67,10 +81,7 @@ def published_offer(entry: ZooEntry) -> Offer:
     here = is_cached(entry)
     megabytes = path.stat().st_size / 1e6 if here else float(WEIGHTS.get(entry.backbone, 200))
     classes = preset.model.categories
-    if entry.data == "coco":
-        about = _kinds(len(classes), "everyday things")
-    else:
-        about = _kinds(len(classes), DATA_SETS[entry.data].title if entry.data in DATA_SETS else entry.data)
+    about = _kinds(len(classes), SUBJECTS.get(entry.data, ""))
     seconds = first_guess(megabytes, preset.inference)
     return Offer(entry.name, about, classes, preset.world, "", megabytes, seconds, here, entry)
 
@@ -93,6 +104,15 @@ def size_words(megabytes: float) -> str:
 def _worth_fetching(entry: ZooEntry) -> bool:
     """Released models with a tracker, and Mask2Former for everyday things; what training starts from is left out."""
     return entry.stage != "segmenter" or entry.name.startswith("mask2former_")
+
+
+def weight_of(state: Mapping[str, Tensor]) -> float:
+    """Megabytes of a model's entries as fp32."""
+    return 4 * sum(value.numel() for value in state.values()) / 1e6
+
+
+def _own_words(about: ModelFile) -> str:
+    return _kinds(len(about.config.categories), "the twins' world" if about.preset == "tiny" else "")
 
 
 def _kinds(count: int, words: str) -> str:

@@ -20,15 +20,15 @@ _WORK = 2.6
 """GFLOPs for each megabyte of weights and megapixel of a frame: 2.2 ... 2.9, counted for ResNet, Swin and ViT."""
 _SPEED = {"cpu": 40.0, "mps": 500.0, "cuda": 5000.0}
 """GFLOPs a second that a machine may do; four cores of a laptop come to 40."""
-_SHAPE = (9, 16)
+_SHAPE = (900, 1600)
 
 
 def first_guess(megabytes: float, inference: InferenceConfig, device: str = "cpu") -> float:
-    """Seconds that the network takes for a frame of 16:9, from the size of its weights (fp32): right within a few times.
+    """Seconds that the network takes for a frame of 16:9, guessed from the megabytes of its weights in fp32.
 
-    ``device`` is the kind of a torch device.
+    ``device`` is the kind of a torch device. The truth may be a few times more or less.
     """
-    height, width = network_size(*(100 * side for side in _SHAPE), inference.short_side, inference.max_side)
+    height, width = network_size(*_SHAPE, inference.short_side, inference.max_side)
     return _WORK * megabytes * height * width / 1e6 / _SPEED.get(device, _SPEED["cpu"])
 
 

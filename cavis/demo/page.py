@@ -7,13 +7,14 @@ from typing import Any
 
 import gradio as gr
 
-from cavis.checkpoints.hub import ReadyModel
 from cavis.demo import words
 from cavis.demo.api import add_api
 from cavis.demo.examples import Shelf
 from cavis.demo.handlers import Handlers, Parts, Updates
 from cavis.demo.jobs import JobStore
 from cavis.demo.limits import DemoLimits
+from cavis.demo.model_handlers import ModelHandlers, choices
+from cavis.demo.models import Models
 from cavis.demo.tracking import Tracker
 from cavis.demo.viewer import DEFAULT_DRAWN, DEFAULT_SCORE, DRAWN
 
@@ -48,14 +49,16 @@ def css() -> str:
 
 def build_page(tracker: Tracker, store: JobStore, shelf: Shelf) -> gr.Blocks:
     """Put the page together; nothing is served yet."""
-    ready, limits = tracker.ready, tracker.limits
+    limits = tracker.limits
     keep = (300, int(limits.keep_seconds))
     with gr.Blocks(title=words.TITLE, analytics_enabled=False, delete_cache=keep) as page:
-        gr.HTML(words.header(ready))
+        gr.HTML(words.HEADER)
+        model = _model(tracker.models)
         choose, cards = _choose(limits, shelf)
-        parts = Parts(**choose, **_part(), **_results(), job=gr.State(None, time_to_live=limits.keep_seconds))
-        _about(ready)
+        job = gr.State(None, time_to_live=limits.keep_seconds)
+        parts = Parts(**model, **choose, **_part(), **_results(), **_about(tracker.models), job=job)
         handlers = Handlers(tracker, store, shelf, parts)
+        _connect_models(page, ModelHandlers(tracker.models, handlers, parts), parts)
         _connect_choice(handlers, parts, cards)
         _connect_work(handlers, parts)
         _connect_views(handlers, parts)
@@ -63,6 +66,21 @@ def build_page(tracker: Tracker, store: JobStore, shelf: Shelf) -> gr.Blocks:
         page.unload(handlers.forget)
     page.queue(max_size=limits.waiting, default_concurrency_limit=4)
     return page
+
+
+def _model(models: Models) -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    with gr.Group(elem_id="model-box"):
+        parts["model"] = gr.Dropdown(
+            choices(models), value=models.first.name, label="Model: what it can recognise", elem_id="model"
+        )
+        parts["model_note"] = gr.HTML(words.model(models.offer(), models.device), elem_id="model-note")
+    with gr.Row():
+        parts["download"] = gr.Button("Download this model", visible=False, variant="primary", elem_id="download")
+        parts["stop_download"] = gr.Button(
+            "Cancel the download", visible=False, variant="stop", elem_id="stop-download"
+        )
+    return parts | {"download_note": gr.HTML(elem_id="download-note")}
 
 
 def _choose(limits: DemoLimits, shelf: Shelf) -> tuple[dict[str, Any], list[Card]]:
@@ -152,19 +170,38 @@ def _closer() -> dict[str, Any]:
     return parts
 
 
-def _about(ready: ReadyModel) -> None:
+def _about(models: Models) -> dict[str, Any]:
     with gr.Accordion("About the model: what it can recognise, and what it has seen", open=False, elem_id="about"):
-        gr.HTML(words.about(ready))
+        return {"about": gr.HTML(words.about(models.offer(), models.device))}
+
+
+def _connect_models(page: gr.Blocks, handlers: ModelHandlers, parts: Parts) -> None:
+    quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    chosen = [parts.model, parts.job, parts.start, parts.end, parts.stride]
+    told = [parts.model_note, parts.about, parts.download, parts.choose_note, parts.part_note, parts.track]
+    page.load(handlers.refresh, None, [parts.model], queue=False, **quick)
+    parts.model.input(handlers.choose, chosen, [*told, parts.download_note], queue=False, **quick)
+    download = parts.download.click(
+        handlers.fetch,
+        parts.model,
+        [parts.model, parts.download, parts.stop_download, parts.download_note],
+        concurrency_id="download",
+        concurrency_limit=4,
+        **quick,
+    )
+    download.then(handlers.settle, chosen, told, queue=False, **quick)
+    parts.stop_download.click(handlers.stop, parts.model, None, queue=False, **quick)
 
 
 def _connect_choice(handlers: Handlers, parts: Parts, cards: list[Card]) -> None:
     everything = list(parts)
     private = {"api_visibility": "private", "show_progress_on": [parts.upload, parts.choose_note]}
-    parts.upload.upload(handlers.choose_upload, parts.upload, everything, concurrency_id="probe", **private)
+    chosen = [parts.upload, parts.model]
+    parts.upload.upload(handlers.choose_upload, chosen, everything, concurrency_id="probe", **private)
     parts.upload.clear(handlers.clear, None, everything, queue=False, **private)
     for index, card in enumerate(cards):
         for part in card:
-            part.click(_picker(handlers, index), None, everything, concurrency_id="probe", **private)
+            part.click(_picker(handlers, index), parts.model, everything, concurrency_id="probe", **private)
     for slider in (parts.start, parts.end, parts.stride):
         slider.change(
             handlers.judge_part,
@@ -177,9 +214,9 @@ def _connect_choice(handlers: Handlers, parts: Parts, cards: list[Card]) -> None
         )
 
 
-def _picker(handlers: Handlers, index: int) -> Callable[[gr.Request], Updates]:
-    def pick(request: gr.Request) -> Updates:
-        return handlers.choose_example(index, request)
+def _picker(handlers: Handlers, index: int) -> Callable[[str, gr.Request], Updates]:
+    def pick(model: str, request: gr.Request) -> Updates:
+        return handlers.choose_example(index, model, request)
 
     return pick
 

@@ -11,14 +11,17 @@ from cavis.checkpoints.hub import DEFAULT_MODEL, load_model
 from cavis.demo.examples import Shelf
 from cavis.demo.jobs import JobStore
 from cavis.demo.limits import DemoLimits
-from cavis.demo.pace import Pace
+from cavis.demo.models import Models
 from cavis.demo.page import build_page, css, theme
 from cavis.demo.tracking import Tracker
 
 
 def make_page(model: str = DEFAULT_MODEL, device: str = "auto", limits: DemoLimits = DemoLimits()) -> gr.Blocks:  # noqa: B008
-    """Load a model (a bundled name or a path) and build the page around it; a CheckpointError if there is none."""
-    tracker = Tracker(load_model(model, device), limits, Pace())
+    """Load the model to begin with and build the page around it.
+
+    A CheckpointError if there is no such model, a DownloadError if it could not be fetched.
+    """
+    tracker = Tracker(Models(load_model(model, device), downloads=limits.downloads), limits)
     # Inside gradio's own folder files are served from where they are, not copied: deleted means gone.
     store = JobStore(Path(get_upload_folder()) / "cavis-jobs", limits)
     atexit.register(store.close)

@@ -4,17 +4,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
-from cavis.checkpoints.hub import ReadyModel
 from cavis.demo.exports import draw_video
 from cavis.demo.jobs import Job
 from cavis.demo.limits import DemoLimits, Part
+from cavis.demo.models import NOT_HERE, ModelError, Models
 from cavis.demo.pace import STAGES, Pace, Stage
 from cavis.demo.viewer import View
-from cavis.inference.online import Cancelled, OnlinePredictor, Progress
+from cavis.inference.predictor import Cancelled, Predictor, Progress
 from cavis.records import VideoResult
 from cavis.video import VideoCancelledError, VideoError, sanitize
 from cavis.visualization.overlay import render_frame
@@ -136,35 +137,58 @@ def follow(work: Callable[[], None], watcher: Watcher, interval: float = 0.3) ->
         raise failures[0]
 
 
-class Tracker:
-    """A model with what is needed to run it for visitors, one at a time."""
+class Run(NamedTuple):
+    """What works on a clip, and who watches it."""
 
-    def __init__(self, ready: ReadyModel, limits: DemoLimits, pace: Pace) -> None:
-        self.ready, self.limits, self.pace = ready, limits, pace
-        self._predictor = OnlinePredictor(ready)
+    predictor: Predictor
+    watcher: Watcher
+
+
+class Tracker:
+    """Runs the models for visitors, one clip at a time."""
+
+    def __init__(self, models: Models, limits: DemoLimits) -> None:
+        self.models, self.limits = models, limits
         self._one_at_a_time = threading.Lock()
 
+    def refusal(self, job: Job) -> str | None:
+        """Why the job's model cannot run, in a sentence; None if it can."""
+        try:
+            offer = self.models.offer(job.model)
+        except ModelError as error:
+            return str(error)
+        return None if offer.here else NOT_HERE.format(offer.name)
+
+    def estimate(self, job: Job, frames: int) -> float:
+        """Seconds that tracking ``frames`` frames will take with the job's model; a ModelError if there is none."""
+        return self.models.pace(job.model).estimate(frames)
+
     def track(self, job: Job, part: Part, view: View) -> Iterator[Update]:
-        """Track a part of the job's upload: afterwards the job has a result, a video with the tracks, and files."""
+        """Track a part of the job's upload: afterwards the job has a result, a video with the tracks, and files.
+
+        A ModelError if its model cannot be had.
+        """
         frames = part.frames(job.info) if job.info else 1
         with job.busy():
-            watcher = Watcher(STAGES, max(1, frames), self.pace, self.limits.seconds, job.stop)
-            yield from follow(lambda: self._work(job, part, view, watcher), watcher)
+            model = self.models.get(job.model)
+            watcher = Watcher(STAGES, max(1, frames), model.pace, self.limits.seconds, job.stop)
+            yield from follow(lambda: self._work(job, part, view, Run(model.predictor, watcher)), watcher)
 
     def redraw(self, job: Job, view: View) -> Iterator[Update]:
         """Draw the tracks of a finished job in another way; the network does not run."""
         assert job.result is not None
         with job.busy():
-            watcher = Watcher(("drawing",), len(job.result), self.pace, self.limits.seconds, job.stop)
+            pace = self.models.first.pace  # of drawing, which no model changes
+            watcher = Watcher(("drawing",), len(job.result), pace, self.limits.seconds, job.stop)
             yield from follow(lambda: self._draw(job, view, watcher), watcher)
 
-    def _work(self, job: Job, part: Part, view: View, watcher: Watcher) -> None:
+    def _work(self, job: Job, part: Part, view: View, run: Run) -> None:
         with self._one_at_a_time:
-            watcher.report("reading", 0)
+            run.watcher.report("reading", 0)
             notes = self._read(job, part)
-            result = self._run(job, view, watcher)
+            result = self._run(job, view, run)
             job.result = replace(result, notes=(*notes, *result.notes))
-        self._draw(job, view, watcher)
+        self._draw(job, view, run.watcher)
 
     def _read(self, job: Job, part: Part) -> tuple[str, ...]:
         job.forget_clip()
@@ -183,7 +207,9 @@ class Tracker:
             raise Cancelled from error
         return info.notes
 
-    def _run(self, job: Job, view: View, watcher: Watcher) -> VideoResult:
+    def _run(self, job: Job, view: View, run: Run) -> VideoResult:
+        watcher = run.watcher
+
         def watch(progress: Progress) -> None:
             watcher.report("tracking" if progress.stage == "track" else "encoding", progress.done, progress.total)
             if progress.stage == "track" and watcher.wants_preview():
@@ -192,7 +218,7 @@ class Tracker:
 
         source = job.source()
         watcher.report("tracking", 0, len(source))
-        return self._predictor.run(source, watch=watch, stop=job.stop)
+        return run.predictor.run(source, watch=watch, stop=job.stop)
 
     def _draw(self, job: Job, view: View, watcher: Watcher) -> None:
         draw_video(job, view, lambda done: watcher.report("drawing", done))

@@ -4,11 +4,13 @@ import base64
 from html import escape
 from pathlib import Path
 
-from cavis.checkpoints.hub import ReadyModel
 from cavis.demo.limits import duration_words
+from cavis.demo.models import Fetching
+from cavis.demo.offers import Offer, size_words
 from cavis.demo.pace import Stage
 from cavis.demo.tracking import Update
 from cavis.demo.viewer import data_address, kinds
+from cavis.presets import DATA_SETS
 
 TITLE = "CAVIS · follow every object through a video"
 _STAGES: dict[Stage, str] = {
@@ -20,22 +22,62 @@ _STAGES: dict[Stage, str] = {
 _DEVICES = {"cpu": "the CPU", "cuda": "a CUDA GPU", "mps": "an Apple GPU"}
 
 
-def header(ready: ReadyModel) -> str:
-    """The top of the page: what this is, and which model runs."""
-    return f"""
+HEADER = """
 <header class="cavis-header">
 <p class="cavis-brand">CAVIS Lab</p>
 <h1>Follow every object through a video</h1>
 <p class="cavis-lead">Each thing in your clip is outlined and keeps its own number and colour, from its first frame to
 its last, also after it was hidden or has crossed another one that looks just the same.</p>
-<p class="cavis-model">Model <strong>{escape(ready.about.name)}</strong> on {device(ready)}
- · recognises {len(ready.about.config.categories)} kinds of things</p>
 </header>"""
+"""The top of the page: what this is."""
 
 
-def device(ready: ReadyModel) -> str:
-    """Where the model runs."""
-    return _DEVICES.get(ready.device.type, escape(ready.device.type))
+def model(offer: Offer, device: str) -> str:
+    """What a visitor should know of a model before it is used: what it has seen, how slow it is, its licence.
+
+    ``device`` is the kind of a torch device.
+    """
+    said = f"“{escape(offer.world)}” " if offer.world else ""
+    lines = [f"<p>{said}What it recognises is listed at the end of this page.</p>"]
+    if not offer.here:
+        lines.append(f"<p>It is not on this computer yet: {size_words(offer.megabytes)} or more to download.</p>")
+    if offer.slow and device == "cpu":
+        time = duration_words(offer.seconds)
+        lines.append(f'<p class="cavis-slow">It is large: without a GPU one frame takes {time}, very roughly.</p>')
+    return f'<div class="cavis-model" role="status">{"".join(lines)}{_terms(offer)}</div>'
+
+
+def _terms(offer: Offer) -> str:
+    """Licence, citation and the paper's numbers of published weights."""
+    if offer.entry is None:
+        return ""
+    terms, paper = offer.entry.terms, offer.entry.paper
+    named = (("AP", paper.ap), ("VPQ", paper.vpq), ("STQ", paper.stq))
+    numbers = ", ".join(f"{name} {value:.3f}" for name, value in named if value is not None)
+    data = DATA_SETS[offer.entry.data].title if offer.entry.data in DATA_SETS else offer.entry.data
+    score = f"<p>Its authors report {numbers} on {escape(data)}.</p>" if numbers else ""
+    return (
+        f"<details><summary>Whose it is: licence and citation</summary><p>{escape(terms.licence)}</p>{score}"
+        f"<pre>{escape(terms.citation)}</pre></details>"
+    )
+
+
+def download(state: Fetching) -> str:
+    """How far a download is."""
+    if state.importing:
+        return bar("Getting the model ready", 100, f"{state.done / 1e6:.0f} MB came")
+    if not state.total:
+        return bar("Downloading", 0, f"{state.done / 1e6:.0f} MB so far" if state.done else "asking for it …")
+    counts = f"{state.done / 1e6:.0f} of {state.total / 1e6:.0f} MB"
+    return bar("Downloading", round(100 * state.done / state.total), counts)
+
+
+def bar(what: str, percent: int, counts: str, left: str = "") -> str:
+    """A bar, and a line under it."""
+    return f"""
+<div class="cavis-progress"><div class="cavis-bar" role="progressbar" aria-label="{what}" aria-valuemin="0"
+ aria-valuemax="100" aria-valuenow="{percent}"><div style="width:{percent}%"></div></div>
+<p><strong>{what}</strong> <span>{counts}</span> <span class="cavis-left">{left}</span></p></div>"""
 
 
 def section(number: int, title: str, text: str = "") -> str:
@@ -44,15 +86,15 @@ def section(number: int, title: str, text: str = "") -> str:
     return f'<div class="cavis-section"><h2><span aria-hidden="true">{number}</span>{escape(title)}</h2>{lead}</div>'
 
 
-def about(ready: ReadyModel) -> str:
-    """What the model is, what it can recognise, and what it has seen."""
-    training = f"<p>{escape(ready.about.training)}</p>" if ready.about.training else ""
-    world = f"<p>In its own words: <em>{escape(ready.world)}</em></p>" if ready.world else ""
+def about(offer: Offer, device: str) -> str:
+    """What a model is, what it can recognise, and what it has seen; ``device`` is the kind of a torch device."""
+    training = f"<p>{escape(offer.training)}</p>" if offer.training else ""
+    world = f"<p>In its own words: <em>{escape(offer.world)}</em></p>" if offer.world else ""
     return f"""
 <div class="cavis-about">
-<p><strong>{escape(ready.about.name)}</strong> ran on {device(ready)}. It finds instances of these
-{len(ready.about.config.categories)} kinds of things, and nothing else:</p>
-{kinds(ready.about.config.categories)}{world}{training}
+<p><strong>{escape(offer.name)}</strong> runs on {_DEVICES.get(device, escape(device))}. It finds instances of these
+{len(offer.categories)} kinds of things, and nothing else:</p>
+{kinds(offer.categories)}{world}{training}
 <p>It goes through the clip once, frame by frame: first it finds the things in each frame, then it links them to those
 of the frame before, by how they look <em>and by what surrounds them</em>
 (<a href="https://arxiv.org/abs/2407.03010" rel="noopener">Context-Aware Video Instance
@@ -91,12 +133,7 @@ def progress(update: Update) -> str:
     percent = round(100 * min(1.0, max(0.0, update.fraction)))
     counts = f"{update.done} of {update.total} frames" if update.done else f"{update.total} frames"
     rate = f" · {update.rate:.1f} frames a second" if update.rate and update.stage == "tracking" else ""
-    stage = _STAGES[update.stage]
-    left = duration_words(update.remaining)
-    return f"""
-<div class="cavis-progress"><div class="cavis-bar" role="progressbar" aria-label="{stage}" aria-valuemin="0"
- aria-valuemax="100" aria-valuenow="{percent}"><div style="width:{percent}%"></div></div>
-<p><strong>{stage}</strong> <span>{counts}{rate}</span> <span class="cavis-left">{left} left</span></p></div>"""
+    return bar(_STAGES[update.stage], percent, f"{counts}{rate}", f"{duration_words(update.remaining)} left")
 
 
 def waiting() -> str:

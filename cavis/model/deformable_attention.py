@@ -53,9 +53,14 @@ class DeformableAttention(nn.Module):
         anchors = reference[:, None] * _extents(sizes, query) - 0.5
         anchors = anchors[:, :, None].expand(-1, -1, self.points, -1).flatten(1)  # one long axis adds faster
         places = anchors[:, None] + self.offsets(query).view(batch, queries, self.heads, -1)
-        weights = self.weights(query).view(batch, queries, self.heads, -1).softmax(-1).view(shape)
+        weights = softmax_of_rows(self.weights(query).view(batch, queries, self.heads, -1)).view(shape)
         value = self.value(memory).unflatten(-1, (self.heads, -1))
         return self.out(sample_levels(value, sizes, places.view(*shape, 2), weights))
+
+
+def softmax_of_rows(x: Float[Tensor, "*any n"]) -> Float[Tensor, "*any n"]:
+    """Softmax over a short last axis: of the transposed over its first one, which goes by many rows at a time."""
+    return x.flatten(0, -2).t().softmax(dim=0).t().reshape(x.shape)
 
 
 def sample_levels(

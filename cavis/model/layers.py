@@ -119,7 +119,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
         """Transform each slot on its own."""
-        return self.norm(x + self.contract(F.relu(self.expand(x))))
+        return self.norm(x + self.contract(F.relu_(self.expand(x))))
 
 
 class Heads(nn.Module):

@@ -9,7 +9,17 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "cavis").rglob("*.py"))
 TREES = {file.relative_to(ROOT): ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
-FACADE = {"OnlinePredictor", "Rle", "Track", "VideoResult", "get_preset", "load_model", "open_video", "__version__"}
+FACADE = {
+    "OfflinePredictor",
+    "OnlinePredictor",
+    "Rle",
+    "Track",
+    "VideoResult",
+    "get_preset",
+    "load_model",
+    "open_video",
+    "__version__",
+}
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 
 

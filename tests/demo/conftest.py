@@ -8,19 +8,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from foreign_weights import released_file
 from nano import nano_config, nano_model
+from weight_server import Behaviour, serving
 
 from cavis.checkpoints.files import ModelFile
 from cavis.checkpoints.hub import ReadyModel
 from cavis.config import InferenceConfig
 from cavis.demo.jobs import Job, JobStore
 from cavis.demo.limits import DemoLimits
-from cavis.demo.pace import Pace
+from cavis.demo.models import Models
 from cavis.demo.tracking import Tracker
 from cavis.video import VideoWriter, probe
 
@@ -74,9 +77,16 @@ def limits() -> DemoLimits:
     return DemoLimits(frames=15, short_side=48, jobs=3)
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where published models are kept: nothing at first."""
+    monkeypatch.setenv("CAVIS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture
 def tracker(ready: ReadyModel, limits: DemoLimits) -> Tracker:
-    return Tracker(ready, limits, Pace())
+    return Tracker(Models(ready), limits)
 
 
 @pytest.fixture
@@ -120,16 +130,20 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
-@pytest.fixture(scope="session")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where ``python app.py`` serves the page with the bundled model; its files are in a folder of their own."""
-    folder = tmp_path_factory.mktemp("served")
+@contextmanager
+def served(folder: Path, *command: str) -> Iterator[str]:
+    """Where a program serves the page; its files are in ``folder``."""
     port = _free_port()
     log = (folder / "log.txt").open("w")
     server = subprocess.Popen(
-        [sys.executable, str(ROOT / "app.py"), "--port", str(port), "--device", "cpu"],
+        [sys.executable, *command, "--port", str(port), "--device", "cpu"],
         cwd=ROOT,
-        env={**os.environ, "GRADIO_TEMP_DIR": str(folder / "gradio"), "TMPDIR": str(folder)},
+        env={
+            **os.environ,
+            "GRADIO_TEMP_DIR": str(folder / "gradio"),
+            "TMPDIR": str(folder),
+            "CAVIS_CACHE": str(folder / "cache"),
+        },
         stdout=log,
         stderr=log,
     )
@@ -149,6 +163,22 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             server.kill()
         log.close()
     assert not list((folder / "gradio" / "cavis-jobs").iterdir()), "the visitors' files outlive the program"
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where ``python app.py`` serves the page with the bundled model."""
+    with served(tmp_path_factory.mktemp("served"), str(ROOT / "app.py")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The same page where two small models are published; of one the server cannot be reached."""
+    behaviour = Behaviour(released_file(seed=4))
+    program = str(ROOT / "tests" / "published.py")
+    with serving(behaviour) as source, served(tmp_path_factory.mktemp("shop"), program, source) as url:
+        yield url
 
 
 def _answers(url: str) -> bool:

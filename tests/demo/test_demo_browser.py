@@ -107,6 +107,59 @@ def test_cancel_ends_the_work_and_the_page_is_ready_again(page: Page, twins: Pat
     expect(page.locator("#progress")).to_be_hidden()
 
 
+def choose_model(page: Page, name: str) -> None:
+    page.click("#model input")
+    page.get_by_role("option", name=re.compile(rf"^{name} ")).click()
+
+
+def test_a_published_model_is_downloaded_with_one_click_and_used(browser: Browser, shop: str):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    page.goto(shop)
+    page.click("#example-crossing")
+    expect(page.locator("#results")).to_contain_text("Computed beforehand", timeout=PATIENCE)
+    expect(page.locator("#model input")).to_have_value(re.compile("^tiny "))
+    choose_model(page, "nano_tracker")
+    expect(page.locator("#model-note")).to_contain_text("not on this computer yet", timeout=PATIENCE)
+    expect(page.locator("#part-note")).to_contain_text("download it first")
+    expect(page.locator("#track")).to_be_disabled()
+    page.click("#model-note summary")
+    expect(page.locator("#model-note")).to_contain_text("CC BY-NC 4.0")
+    expect(page.locator("#model-note")).to_contain_text("@misc{lee2024cavis")
+    page.click("#download")
+    expect(page.locator("#track")).to_be_enabled(timeout=PATIENCE)
+    expect(page.locator("#download")).to_be_hidden()
+    expect(page.locator("#stop-download")).to_be_hidden()
+    expect(page.locator("#model input")).to_have_value(
+        re.compile(r"^nano_tracker · people, animals, vehicles in crowds, 3 kinds$")
+    )
+    page.click("#track")
+    expect(page.locator("#results")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#results")).not_to_contain_text("Computed beforehand")
+    set_number(page, "#min-score", "0")
+    expect(page.locator("#tracks tbody th").first).to_contain_text(re.compile("red|green|blue"), timeout=PATIENCE)
+    page.reload()
+    expect(page.locator("#model input")).to_have_value(re.compile("^tiny "), timeout=PATIENCE)
+    choose_model(page, "nano_tracker")
+    expect(page.locator("#model-note")).not_to_contain_text("not on this computer", timeout=PATIENCE)
+    page.close()
+
+
+def test_a_model_that_cannot_be_fetched_is_answered_with_a_sentence(browser: Browser, shop: str):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.set_default_timeout(PATIENCE)
+    page.goto(shop)
+    choose_model(page, "nano_unreachable")
+    page.click("#download")
+    note = page.locator("#download-note")
+    expect(note).to_contain_text("the server cannot be reached", timeout=PATIENCE)
+    assert len(note.inner_text().strip().splitlines()) == 1
+    expect(page.locator("#download")).to_be_visible()
+    expect(page.locator("#stop-download")).to_be_hidden()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
 def test_a_phone_shows_the_page_without_scrolling_sideways(browser: Browser, address: str):
     page = browser.new_page(viewport={"width": 390, "height": 844})
     page.goto(address)

@@ -12,7 +12,7 @@ from cavis.demo.examples import Shelf
 from cavis.demo.handlers import Handlers, Parts, sentence
 from cavis.demo.jobs import JobStore
 from cavis.demo.limits import DemoLimits
-from cavis.demo.pace import Pace
+from cavis.demo.models import Models
 from cavis.demo.tracking import Tracker
 from cavis.inference.online import OnlinePredictor
 
@@ -36,7 +36,7 @@ def value(update):
 
 
 def tracked(handlers: Handlers, upload: str) -> str:
-    key = handlers.choose_upload(upload, VISITOR)["job"]
+    key = handlers.choose_upload(upload, "", VISITOR)["job"]
     for updates in handlers.track(key, 0.0, 1.0, 1, *LOOKS):
         last = updates
     assert last["result_box"]["visible"]
@@ -44,7 +44,7 @@ def tracked(handlers: Handlers, upload: str) -> str:
 
 
 def test_an_upload_is_described_and_a_part_suggested(handlers: Handlers, upload: str):
-    updates = handlers.choose_upload(upload, VISITOR)
+    updates = handlers.choose_upload(upload, "", VISITOR)
     assert "2.0 s, 96 × 64 pixels, 10 frames a second, 20 frames" in updates["choose_note"]
     assert "I have seen nothing." in updates["choose_note"]
     assert updates["part_box"]["visible"]
@@ -56,7 +56,7 @@ def test_an_upload_is_described_and_a_part_suggested(handlers: Handlers, upload:
 def test_what_is_no_video_is_refused_and_leaves_nothing(
     handlers: Handlers, store: JobStore, bad_file: Path, upload: str
 ):
-    updates = handlers.choose_upload(str(bad_file), VISITOR)
+    updates = handlers.choose_upload(str(bad_file), "", VISITOR)
     assert 'role="alert"' in updates["choose_note"]
     assert "accepted are MP4" in updates["choose_note"] or "damaged or not complete" in updates["choose_note"]
     assert "holiday" not in updates["choose_note"]
@@ -65,13 +65,13 @@ def test_what_is_no_video_is_refused_and_leaves_nothing(
     assert not bad_file.exists()
     assert len(store) == 0
     assert not list(store.root.iterdir())
-    assert handlers.choose_upload(upload, VISITOR)["job"] is not None
+    assert handlers.choose_upload(upload, "", VISITOR)["job"] is not None
 
 
 def test_a_file_over_the_limit_is_refused_and_leaves_nothing(ready, store: JobStore, upload: str):
-    strict = Tracker(ready, DemoLimits(megabytes=0), Pace())
+    strict = Tracker(Models(ready), DemoLimits(megabytes=0))
     handlers = Handlers(strict, store, Shelf(), Parts(*Parts._fields))
-    updates = handlers.choose_upload(upload, VISITOR)
+    updates = handlers.choose_upload(upload, "", VISITOR)
     assert "accepted are at most 0 MB" in updates["choose_note"]
     assert not Path(upload).exists()
     assert not list(store.root.iterdir())
@@ -79,7 +79,7 @@ def test_a_file_over_the_limit_is_refused_and_leaves_nothing(ready, store: JobSt
 
 @pytest.mark.parametrize(("frames", "height", "width"), [(1, 64, 96), (2, 47, 63), (3, 96, 40)])
 def test_clips_of_odd_shapes_are_tracked(handlers: Handlers, make_clip, frames: int, height: int, width: int):
-    key = handlers.choose_upload(str(make_clip(frames, height, width)), VISITOR)["job"]
+    key = handlers.choose_upload(str(make_clip(frames, height, width)), "", VISITOR)["job"]
     *_, last = handlers.track(key, 0.0, 10.0, 1, *LOOKS)
     assert last["result_box"]["visible"]
     assert f"in {frames} frame" in last["found"]
@@ -87,7 +87,7 @@ def test_clips_of_odd_shapes_are_tracked(handlers: Handlers, make_clip, frames: 
 
 
 def test_a_part_over_the_limit_is_refused_with_a_way_out(handlers: Handlers, upload: str):
-    key = handlers.choose_upload(upload, VISITOR)["job"]
+    key = handlers.choose_upload(upload, "", VISITOR)["job"]
     updates = handlers.judge_part(key, 0.0, 2.0, 1)
     assert not updates["track"]["interactive"]
     assert "every 2nd frame" in updates["part_note"]
@@ -98,7 +98,7 @@ def test_a_part_over_the_limit_is_refused_with_a_way_out(handlers: Handlers, upl
 
 
 def test_tracking_ends_with_everything_on_the_page(handlers: Handlers, store: JobStore, upload: str):
-    key = handlers.choose_upload(upload, VISITOR)["job"]
+    key = handlers.choose_upload(upload, "", VISITOR)["job"]
     first, *_, last = handlers.track(key, 0.0, 1.0, 1, *LOOKS)
     assert first["cancel"]["visible"]
     assert not first["track"]["interactive"]
@@ -152,7 +152,7 @@ def test_drawing_again_gives_the_video_a_new_address(handlers: Handlers, upload:
 
 def test_an_example_is_there_at_once_with_its_result(handlers: Handlers, monkeypatch):
     monkeypatch.setattr(OnlinePredictor, "run", None)
-    updates = handlers.choose_example(1, VISITOR)
+    updates = handlers.choose_example(1, "", VISITOR)
     assert updates["result_box"]["visible"]
     assert Path(updates["video"]).stat().st_size > 0
     assert Path(value(updates["upload"])).exists()
@@ -160,7 +160,7 @@ def test_an_example_is_there_at_once_with_its_result(handlers: Handlers, monkeyp
 
 
 def test_cancel_stops_the_job_and_frees_the_page(handlers: Handlers, store: JobStore, upload: str):
-    key = handlers.choose_upload(upload, VISITOR)["job"]
+    key = handlers.choose_upload(upload, "", VISITOR)["job"]
     updates = handlers.cancel(key)
     assert store.get(key).stop.is_set()
     assert not updates["cancel"]["visible"]
@@ -168,7 +168,7 @@ def test_cancel_stops_the_job_and_frees_the_page(handlers: Handlers, store: JobS
 
 
 def test_a_run_that_is_cancelled_says_so_and_the_next_one_is_served(handlers: Handlers, store: JobStore, upload: str):
-    key = handlers.choose_upload(upload, VISITOR)["job"]
+    key = handlers.choose_upload(upload, "", VISITOR)["job"]
     for updates in handlers.track(key, 0.0, 1.0, 1, *LOOKS):
         store.get(key).stop.set()
         last = updates
@@ -209,4 +209,4 @@ def test_gradio_is_known_to_the_page_only():
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[0] == "gradio" for name in names):
                 knowing.add(path.stem)
-    assert knowing == {"api", "handlers", "page", "server"}
+    assert knowing == {"api", "handlers", "model_handlers", "page", "server"}

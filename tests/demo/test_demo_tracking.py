@@ -9,8 +9,9 @@ import pytest
 from cavis.demo import tracking
 from cavis.demo.jobs import Job
 from cavis.demo.limits import DemoLimits, Part
+from cavis.demo.models import Models
 from cavis.demo.pace import STAGES, Pace
-from cavis.demo.tracking import Tracker, Watcher, follow
+from cavis.demo.tracking import Run, Tracker, Watcher, follow
 from cavis.demo.viewer import View
 from cavis.inference.online import Cancelled, OnlinePredictor
 from cavis.video import VideoError, open_video
@@ -36,14 +37,15 @@ def test_a_run_leaves_a_result_and_a_video_of_the_chosen_part(tracker: Tracker, 
 def test_the_result_is_that_of_the_predictor(tracker: Tracker, uploaded: Upload):
     job = uploaded()
     list(tracker.track(job, Part(0.0, 1.0, 1), EVERYTHING))
-    alone = OnlinePredictor(tracker.ready).run(open_video(job.clip))
+    alone = OnlinePredictor(tracker.models.first.ready).run(open_video(job.clip))
     assert [track.masks for track in job.result.tracks] == [track.masks for track in alone.tracks]
 
 
 def test_updates_tell_stage_after_stage_how_far_the_work_is(tracker: Tracker, uploaded: Upload, monkeypatch):
     monkeypatch.setattr(tracking, "_PREVIEW_SECONDS", 0.0)
     job = uploaded()
-    watcher = Watcher(STAGES, 10, tracker.pace, 100.0, job.stop)
+    model = tracker.models.first
+    watcher = Watcher(STAGES, 10, model.pace, 100.0, job.stop)
     seen = []
     report = watcher.report
 
@@ -52,7 +54,7 @@ def test_updates_tell_stage_after_stage_how_far_the_work_is(tracker: Tracker, up
         seen.append(watcher.update())
 
     watcher.report = spy
-    tracker._work(job, Part(0.0, 1.0, 1), EVERYTHING, watcher)
+    tracker._work(job, Part(0.0, 1.0, 1), EVERYTHING, Run(model.predictor, watcher))
     stages = list(dict.fromkeys(update.stage for update in seen))
     assert stages == list(STAGES)
     assert all(0 <= update.fraction <= 1 and update.remaining >= 0 for update in seen)
@@ -63,9 +65,10 @@ def test_updates_tell_stage_after_stage_how_far_the_work_is(tracker: Tracker, up
 
 
 def test_the_pace_is_learnt(tracker: Tracker, uploaded: Upload):
-    before = tracker.pace.estimate(100)
-    list(tracker.track(uploaded(), Part(0.0, 1.0, 1), EVERYTHING))
-    assert tracker.pace.estimate(100) != before
+    job = uploaded()
+    before = tracker.estimate(job, 100)
+    list(tracker.track(job, Part(0.0, 1.0, 1), EVERYTHING))
+    assert tracker.estimate(job, 100) != before
 
 
 def test_an_estimate_is_what_the_measurements_say():
@@ -112,7 +115,7 @@ def test_a_stopped_job_can_be_run_again(tracker: Tracker, uploaded: Upload):
 
 
 def test_a_run_may_take_so_long_and_no_longer(ready, limits: DemoLimits, uploaded: Upload):
-    hasty = Tracker(ready, replace(limits, seconds=0.0), Pace())
+    hasty = Tracker(Models(ready), replace(limits, seconds=0.0))
     job = uploaded()
     with pytest.raises(VideoError, match="took longer than"):
         list(hasty.track(job, Part(0.0, 1.0, 1), EVERYTHING))

@@ -79,7 +79,7 @@ def test_a_model_of_the_zoo_is_fetched_imported_and_credited(cavis, publish, cac
     assert read_model_file(cache / "nano_tracker.safetensors")[0].preset == "nano"
     code, out, _ = cavis("zoo")
     assert code == 0
-    assert [line.split()[-1] for line in out.splitlines() if line.startswith("nano_tracker")] == ["yes"]
+    assert [line.split()[-1] for line in out.splitlines() if line.startswith("nano_tracker")] == ["here"]
 
 
 def test_a_name_that_is_not_in_the_zoo_is_answered_with_the_nearest(cavis):

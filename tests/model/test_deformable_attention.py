@@ -9,6 +9,7 @@ from cavis.model.deformable_attention import (
     sample_grids,
     sample_levels,
     sample_rows,
+    softmax_of_rows,
 )
 
 SIZES = ((2, 3), (4, 6), (5, 9))
@@ -112,6 +113,11 @@ def test_what_is_not_a_number_spoils_its_own_query_only(sample):
 def test_the_gradient_is_that_of_finite_differences():
     value, places, weights = (x.double().requires_grad_() for x in samples(batch=1, queries=2))
     assert torch.autograd.gradcheck(lambda *x: sample_levels(x[0], SIZES, x[1], x[2]), (value, places, weights))
+
+
+def test_softmax_of_rows_is_softmax():
+    x = 10 * torch.randn(2, 5, 3, 12)
+    torch.testing.assert_close(softmax_of_rows(x), x.softmax(dim=-1))
 
 
 def test_attention_is_the_same_with_and_without_gradients():
