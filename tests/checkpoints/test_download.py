@@ -180,9 +180,15 @@ def test_googles_limit_a_day_is_explained(drive, tmp_path):
     assert names(tmp_path) == []
 
 
+def online(monkeypatch, address):
+    """The hub is the test's own server, also where the environment forbids the real one."""
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+
 def test_a_file_of_the_hub_comes_whole_and_alone(server, tmp_path, monkeypatch):
     behaviour, address = server
-    monkeypatch.setenv("HF_ENDPOINT", address)
+    online(monkeypatch, address)
     seen = []
     fetch(
         Hub("facebook/some-model", "model.safetensors"),
@@ -198,7 +204,7 @@ def test_a_file_of_the_hub_comes_whole_and_alone(server, tmp_path, monkeypatch):
 def test_a_file_that_the_hub_does_not_have_is_said_to_be_missing(server, tmp_path, monkeypatch):
     behaviour, address = server
     behaviour.status = 404
-    monkeypatch.setenv("HF_ENDPOINT", address)
+    online(monkeypatch, address)
     with pytest.raises(DownloadError) as caught:
         fetch(Hub("facebook/no-model", "model.safetensors"), tmp_path / "m.safetensors")
     assert "404" in one_sentence(caught)

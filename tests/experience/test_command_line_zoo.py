@@ -64,8 +64,8 @@ def test_the_list_names_all_with_the_papers_numbers_and_needs_no_torch():
     assert lines[-1] == ["False"]
     rows = {line[0]: line[1:] for line in lines if line and line[0] in zoo.ZOO}
     assert rows.keys() == zoo.ZOO.keys()
-    assert rows["ovis_r50_tracker"] == ["ovis", "r50", "tracker", "0.376"]
-    assert rows["vipseg_vitl_refiner"] == ["vipseg", "vitl", "refiner", "0.585", "0.561"]
+    assert rows["ovis_r50_tracker"] == ["ovis", "r50", "tracker", "0.376", "Drive"]
+    assert rows["vipseg_vitl_refiner"] == ["vipseg", "vitl", "refiner", "0.585", "0.561", "Drive"]
 
 
 def test_a_model_of_the_zoo_is_fetched_imported_and_credited(cavis, publish, cache):

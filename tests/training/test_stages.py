@@ -70,7 +70,8 @@ def test_the_frozen_segmenter_sees_a_clip_as_in_inference(batch):
     TrackerStage(model.train(), nano_preset())
     assert model.tracker.training
     assert not model.segmenter.training
-    assert torch.equal(model.segmenter(batch.frames).class_logits, expected)
+    # close, not equal: without gradients the deformable attention sums in another order
+    torch.testing.assert_close(model.segmenter(batch.frames).class_logits, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_the_segmenter_guides_the_first_half_only(batch):
