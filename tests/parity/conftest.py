@@ -1,0 +1,12 @@
+"""Parity is measured on one thread: a mask logit within rounding of the threshold follows the order of sums."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
