@@ -1,0 +1,53 @@
+"""What several commands share: their common options, loading with a download, the progress bar."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
+
+    from cavis.checkpoints.hub import ReadyModel
+    from cavis.checkpoints.zoo import ZooEntry
+
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are already there.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
+Model = Annotated[str, typer.Option(help="tiny, a name that `cavis zoo` lists, or the path of a .safetensors file.")]
+
+
+def load(model: str, device: str) -> "ReadyModel":
+    """Load a model; a published one that is not here yet is fetched first, and its licence told."""
+    from cavis.checkpoints.hub import load_model
+    from cavis.inference.choose import to_fetch
+
+    if entry := to_fetch(model):
+        fetch(entry)
+        typer.echo(f"licence of {entry.name}: {entry.terms.licence}")
+    return load_model(model, device)
+
+
+def fetch(entry: "ZooEntry", keep: bool = False) -> Path:
+    """Download and import a published checkpoint with a progress_bar."""
+    from rich.progress import DownloadColumn
+
+    from cavis.checkpoints.zoo import get, is_cached
+
+    with progress_bar(DownloadColumn()) as bar:
+        task = bar.add_task(entry.name, total=None, visible=not is_cached(entry))
+        return get(entry, lambda done, total: bar.update(task, completed=done, total=total), keep=keep)
+
+
+@contextmanager
+def progress_bar(*counts: "ProgressColumn") -> Iterator["Progress"]:
+    """A progress bar on standard error, with ``counts`` (else how many of how many) and the time that is left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    counts = counts or (MofNCompleteColumn(),)
+    columns = (TextColumn("{task.description:>9}"), BarColumn(), *counts, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield progress
