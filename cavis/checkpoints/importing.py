@@ -93,7 +93,7 @@ def plan_import(state: Mapping[str, Tensor], config: ModelConfig, stage: Stage) 
         raise CheckpointError(
             f"expected a checkpoint of CAVIS, Mask2Former or DINOv2; got entries of other names, such as {some}"
         )
-    named = {current_name(key, naming): key for key in state}
+    named, doubles = _by_name(state, naming)
     pieces, missing, misfits = {}, [], {}
     for name, shape in model_shapes(config, stage).items():
         piece = _find(name, shape, naming, named)
@@ -101,7 +101,7 @@ def plan_import(state: Mapping[str, Tensor], config: ModelConfig, stage: Stage) 
             pieces[name] = piece
             continue
         if piece is not None:
-            misfits[piece.key] = f"{piece.key} is {tuple(state[piece.key].shape)}, expected {_whole(piece)}"
+            misfits[piece.key] = _misfit(piece, state[piece.key])
         if not name.endswith(STEP_COUNTER):
             missing.append(name)
     accounted = {piece.key for piece in pieces.values()} | misfits.keys()
@@ -111,7 +111,7 @@ def plan_import(state: Mapping[str, Tensor], config: ModelConfig, stage: Stage) 
         tuple((key, reason) for key, reason in reasons if reason is not None),
         tuple(missing),
         tuple(misfits.items()),
-        tuple(key for key, reason in reasons if reason is None),
+        (*(key for key, reason in reasons if reason is None), *doubles),
     )
 
 
@@ -163,6 +163,17 @@ def stage_of(state: Mapping[str, Tensor]) -> Stage:
     return "refiner" if "refiner" in has else "tracker" if "tracker" in has else "segmenter"
 
 
+def _by_name(state: Mapping[str, Tensor], naming: Naming) -> tuple[dict[str, str], list[str]]:
+    """The file's entries by the names of the table, and those that an older name makes the same as another."""
+    named: dict[str, str] = {}
+    doubles = []
+    for key in sorted(state, key=lambda key: (current_name(key, naming) != key, key)):
+        name = current_name(key, naming)
+        if named.setdefault(name, key) != key:
+            doubles.append(key)
+    return named, doubles
+
+
 def _find(name: str, shape: tuple[int, ...], naming: Naming, named: Mapping[str, str]) -> Piece | None:
     source = origin(name, naming)
     if source is None or source.key not in named:
@@ -175,7 +186,20 @@ def _whole(piece: Piece) -> tuple[int, ...]:
     return piece.shape if piece.part is None else (3 * piece.shape[0], *piece.shape[1:])
 
 
+def _misfit(piece: Piece, value: Tensor) -> str:
+    if not _has_numbers(piece, value):
+        return f"{piece.key} is {str(value.dtype).removeprefix('torch.')}, expected floating point"
+    return f"{piece.key} is {tuple(value.shape)}, expected {_whole(piece)}"
+
+
+def _has_numbers(piece: Piece, value: Tensor) -> bool:
+    """Weights are real numbers with a fraction; integers would be quantized ones, of which the scale is not known."""
+    return value.is_floating_point() or piece.key.endswith(STEP_COUNTER)
+
+
 def _fits(piece: Piece, value: Tensor, naming: Naming) -> bool:
+    if not _has_numbers(piece, value):
+        return False
     if naming == "dinov2" and piece.key.startswith("patch_embed."):
         return value.shape[:2] == piece.shape[:2]
     return tuple(value.shape) == _whole(piece)

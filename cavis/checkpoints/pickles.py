@@ -25,6 +25,10 @@ from cavis.checkpoints.files import CheckpointError
 
 WRAPPERS = ("model", "state_dict")
 """Under which names training programs keep the weights."""
+_WRAPPED = 3
+_PARALLEL = ("_orig_mod.", "module.", "_orig_mod.")
+"""What compiled and data-parallel models put before every name, in any order."""
+_LONGEST_NAME = 300
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
@@ -37,10 +41,11 @@ _HEAD = 4096
 def read_foreign(path: Path) -> Mapping[str, Tensor]:
     """The named tensors of a checkpoint of any known kind, on the CPU and in the file's own types.
 
-    Weights that lie under ``model`` or ``state_dict`` are taken from there, and the ``module.`` that data-parallel
-    training puts before every name is taken away. Torch and safetensors files stay mapped: their bytes are read when
-    a tensor is used; those of a detectron2 pickle are held once. A CheckpointError says in one sentence what the file
-    is instead, or which object other than weights it asks for; nothing of it runs.
+    Weights that lie under ``model`` or ``state_dict`` are taken from there, and the ``module.`` or ``_orig_mod.`` that
+    data-parallel training or compiling puts before every name is taken away. Torch and safetensors files stay mapped:
+    their bytes are read when a tensor is used (those of a zip archive once more, for its checksums); those of a
+    detectron2 pickle are held once. A CheckpointError says in one sentence what the file is instead, or which object
+    other than weights it asks for; nothing of it runs.
     """
     if path.is_dir():
         raise CheckpointError(f"expected a checkpoint file, but {path} is a folder")
@@ -82,13 +87,27 @@ def _opener(head: bytes) -> Callable[[Path], Any]:
 def _open_zip(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:  # the list of contents is at the very end
-            names = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+            _refuse_other_archives(path, archive)
+            damaged = archive.testzip()  # torch does not look at the checksums of what it maps
+    except CheckpointError:
+        raise
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, EOFError, RuntimeError) as error:
         _refuse_incomplete(path, error)
+    if damaged is not None:
+        _refuse_incomplete(path)
+    return _load_torch(path, mmap=True)
+
+
+def _refuse_other_archives(path: Path, archive: zipfile.ZipFile) -> None:
+    """Zip archives that are no weights of torch, or that would grow when they are opened."""
+    names = archive.namelist()
     if not any(name.endswith("/data.pkl") for name in names):
         some = ", ".join(names[:3]) or "nothing"
         _refuse(path, f"is a zip archive that holds {some}: unpack it, and take the checkpoint that is inside")
-    return _load_torch(path, mmap=True)
+    if any(name.endswith("/constants.pkl") for name in names):
+        _refuse(path, "is a TorchScript program: take the weights it was made of")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+        _refuse(path, "is a compressed archive, which torch never writes: it was not unpacked")
 
 
 def _open_old_torch(path: Path) -> Any:
@@ -200,8 +219,11 @@ _ALLOWED: dict[str, Any] = {
 }
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that knows numpy arrays and plain containers, and asks nothing else of Python."""
+class _ArraysOnly(pickle._Unpickler):
+    """An unpickler that knows numpy arrays and plain containers, and asks nothing else of Python.
+
+    The one written in Python, for that in C takes as much memory as the number of a memo in the file says.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         """The object behind a name, if weights can need it."""
@@ -213,22 +235,32 @@ class _ArraysOnly(pickle.Unpickler):
 
 def _named_tensors(path: Path, content: Any) -> dict[str, Tensor]:
     """Unwrap, keep what is a tensor, and name it without the prefix of data-parallel training."""
-    state = content
-    while isinstance(state, Mapping):
-        inner = next((state[name] for name in WRAPPERS if isinstance(state.get(name), Mapping)), None)
-        if inner is None:
-            break
-        state = inner
-    if not isinstance(state, Mapping):
-        _refuse(path, f"holds a {type(state).__name__}, not weights by name")
+    if not isinstance(content, Mapping):
+        _refuse(path, f"holds a {type(content).__name__}, not weights by name")
+    state = _unwrapped(content)
     found = {name: _tensor(value) for name, value in state.items() if isinstance(name, str)}
     tensors = {name: value for name, value in found.items() if value is not None}
     if not tensors:
         some = ", ".join(str(name) for name in list(state)[:3]) or "nothing"
         _refuse(path, f"holds no weights, only {some}")
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    for name, value in tensors.items():
+        if not name.isprintable() or len(name) > _LONGEST_NAME:
+            _refuse(path, f"has an entry that no weights are called: {name[:40]!r}")
+        if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+            kind = "quantized" if value.is_quantized else "without its numbers" if value.is_meta else "sparse"
+            _refuse(path, f"has entries that are {kind}, such as {name}: save the plain weights")
+    for prefix in _PARALLEL:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
+
+
+def _unwrapped(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """The weights under the names that training programs give them; a file may wrap them twice, or in itself."""
+    state = content
+    for _ in range(_WRAPPED):
+        state = next((state[name] for name in WRAPPERS if isinstance(state.get(name), Mapping)), state)
+    return state
 
 
 def _tensor(value: Any) -> Tensor | None:
@@ -244,7 +276,9 @@ def _tensor(value: Any) -> Tensor | None:
 
 
 def _refuse(path: Path, what: str, error: Exception | None = None) -> NoReturn:
-    raise CheckpointError(f"expected a checkpoint, but {path} {what}") from error
+    shown = "".join(letter if letter.isprintable() else "?" for letter in what)  # names come from the file
+    shown = shown if len(shown) <= _LONGEST_NAME else f"{shown[:_LONGEST_NAME]}..."
+    raise CheckpointError(f"expected a checkpoint, but {path} {shown}") from error
 
 
 def _refuse_object(path: Path, name: str, error: Exception) -> NoReturn:

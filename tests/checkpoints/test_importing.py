@@ -160,12 +160,35 @@ def test_the_stage_of_a_checkpoint_is_seen_from_its_names():
         assert stage_of(released(nano_model(stage=stage))) == stage
 
 
-def test_half_precision_checkpoints_stay_in_half_precision(tmp_path):
-    state = {key: value.half() if value.is_floating_point() else value for key, value in released(nano_model()).items()}
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64])
+def test_weights_that_are_no_fractions_are_refused(tmp_path, dtype):
+    """A quantized checkpoint means nothing without its scales."""
+    state = released(nano_model())
+    state["tracker.ctx_query_embed.bias"] = state["tracker.ctx_query_embed.bias"].to(dtype)
+    name = str(dtype).removeprefix("torch.")
+    assert f"tracker.ctx_query_embed.bias is {name}, expected floating point" in refusal(tmp_path, state)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_entry_that_is_there_under_two_names_is_an_error_in_every_order(tmp_path, turned):
+    state = released(nano_model())
+    older = "sem_seg_head.predictor.static_query.weight"
+    state[older] = state["sem_seg_head.predictor.query_feat.weight"] + 1
+    entries = list(state.items())
+    assert f"1 unexplained ({older})" in refusal(tmp_path, dict(entries[::-1] if turned else entries))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_checkpoints_stay_in_half_precision(tmp_path, dtype):
+    state = {
+        key: value.to(dtype) if value.is_floating_point() else value for key, value in released(nano_model()).items()
+    }
     torch.save(state, tmp_path / "theirs.pth")
     import_checkpoint(tmp_path / "theirs.pth", "nano", "tracker", tmp_path / "ours.safetensors")
     _, ours = read_model_file(tmp_path / "ours.safetensors")
-    assert {value.dtype for value in ours.values() if value.is_floating_point()} == {torch.float16}
+    assert {value.dtype for value in ours.values() if value.is_floating_point()} == {dtype}
+    parameters = load_model(str(tmp_path / "ours.safetensors"), "cpu").model.parameters()
+    assert {value.dtype for value in parameters} == {torch.float32}
 
 
 def test_no_name_of_ours_has_two_rows_in_the_table():

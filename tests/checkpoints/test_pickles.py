@@ -52,6 +52,9 @@ WRITERS = {
     "torch, data parallel": lambda path, state: torch.save(
         {"state_dict": collections.OrderedDict((f"module.{name}", value) for name, value in state.items())}, path
     ),
+    "torch, compiled and parallel": lambda path, state: torch.save(
+        {f"_orig_mod.module.{name}": value for name, value in state.items()}, path
+    ),
     "torch, twice wrapped": lambda path, state: torch.save({"epoch": 3, "state_dict": {"model": state}}, path),
     "safetensors": lambda path, state: save_file(state, path, metadata={"format": "pt"}),
     **{
@@ -202,6 +205,45 @@ def other_zip(path):
         archive.writestr("readme.txt", "unpack me")
 
 
+def compressed(path):
+    """A torch file whose contents are packed: a small one could hold as much as the machine has not."""
+    plain = path.with_name("plain")
+    torch.save({"model": torch.zeros(100_000)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in source.namelist():
+            archive.writestr(name, source.read(name))
+
+
+def holed(path):
+    """A download in several parts, of which one in the middle did not come."""
+    torch.save({"model": {"a": torch.ones(50_000)}}, path)
+    data = bytearray(path.read_bytes())
+    data[100_000:120_000] = bytes(20_000)
+    path.write_bytes(data)
+
+
+def in_itself(path):
+    state = {"epoch": 3}
+    state["model"] = state
+    path.write_bytes(pickle.dumps(state, protocol=2))
+
+
+def numbered(path):
+    """A pickle of twenty bytes that wants a memo of thirty gigabytes."""
+    path.write_bytes(b"\x80\x02K\x01r\xff\xff\xff\xff.")
+
+
+def claiming(path):
+    """A pickle that announces bytes by the terabyte."""
+    path.write_bytes(b"\x80\x04\x8e" + (2**42).to_bytes(8, "little") + b"abc.")
+
+
+def program(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "code/net.py"):
+            archive.writestr(f"net/{name}", b"\x80\x02N.")
+
+
 def truncated(writer, share):
     def write(path):
         WRITERS[writer](path, weights())
@@ -221,6 +263,16 @@ IMPOSTORS = {
         "git-LFS pointer.*git lfs pull",
     ),
     "another zip": (other_zip, "zip archive that holds readme.txt"),
+    "compressed": (compressed, "is a compressed archive"),
+    "TorchScript": (program, "is a TorchScript program"),
+    "hole": (holed, "damaged or incomplete"),
+    "wrapped in itself": (in_itself, "holds no weights, only epoch, model"),
+    "large memo": (numbered, "holds a int, not weights by name"),
+    "large bytes": (claiming, "damaged or incomplete"),
+    "escapes": (lambda path: torch.save({"a\x1b[2J": torch.zeros(1)}, path), "has an entry that no weights are called"),
+    "escapes beside": (lambda path: torch.save({"a\x1b[2J\n": 3}, path), r"only a\?\[2J\?"),
+    "sparse": (lambda path: torch.save({"a": torch.eye(3).to_sparse()}, path), "are sparse, such as a"),
+    "meta": (lambda path: torch.save({"a": torch.zeros(3, device="meta")}, path), "without its numbers, such as a"),
     "text": (lambda path: path.write_text("Not found"), "neither a torch file"),
     "noise": (lambda path: path.write_bytes(b"\x80\x04" + bytes(range(256))), "damaged or incomplete"),
     "no tensors": (lambda path: torch.save({"model": {"epoch": 3, "name": "x"}}, path), "no weights, only epoch, name"),

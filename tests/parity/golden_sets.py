@@ -30,12 +30,15 @@ LAPLACIAN = "sem_seg_head.predictor.laplacian"
 
 def sets(*prefixes: str) -> list[str]:
     """The sets there are whose tensors have one of these prefixes."""
-    found = []
-    for info in sorted(FOLDER.glob("*/info.json")):
-        names = np.load(info.parent / "tensors.npz").files
-        if any(name.startswith(prefixes) for name in names):
-            found.append(info.parent.name)
-    return found
+    return [name for name, tensors in _tensor_names().items() if any(one.startswith(prefixes) for one in tensors)]
+
+
+@cache
+def _tensor_names() -> dict[str, list[str]]:
+    if not any(FOLDER.glob("*/*")):
+        raise FileNotFoundError(f"expected golden sets in {FOLDER}, found none")
+    files = sorted(FOLDER.glob("*/tensors.npz"))
+    return {file.parent.name: np.load(file).files for file in files if (file.parent / "info.json").exists()}
 
 
 def cases(names: list[str]) -> list:
@@ -135,6 +138,9 @@ def override(key: str, value, model: ModelConfig, inference):
         return replace(model, backbone=vits[value]), inference
     if name == "DEC_LAYERS":
         return replace(model, decoder_layers=value - 1), inference
+    parts = {"MODEL.TRACKER.DECODER_LAYERS": "tracker_layers", "MODEL.REFINER.DECODER_LAYERS": "refiner_layers"}
+    if key in parts:
+        return replace(model, **{parts[key]: value}), inference
     if name == "CONTEXT_FILTER_SIZE":
         return replace(model, reading=replace(model.reading, context_filter_size=value)), inference
     if name in sizes:

@@ -3,9 +3,8 @@
 import pytest
 import torch
 from golden_sets import cases, golden, golden_model, sets
+from settled import as_released, by_frame, features
 from tolerances import assert_close, assert_logits
-
-from cavis.model.pixel_decoder import PixelFeatures
 
 WHOLE = sets("backbone.res2__slice")
 STAGES = [name for name in sets("backbone.res2") if name not in WHOLE]
@@ -25,11 +24,6 @@ def maps_of(stored):
     return tuple(stored[f"backbone.res{i}"] for i in (2, 3, 4, 5))
 
 
-def features_of(stored):
-    levels = tuple(stored[f"pixel_decoder.multi_scale_{i}"] for i in range(3))
-    return PixelFeatures(levels, stored["pixel_decoder.mask_features"])
-
-
 @torch.no_grad()
 def test_the_backbone_makes_the_same_maps(staged):
     stored, model = staged
@@ -42,7 +36,7 @@ def test_the_backbone_makes_the_same_maps(staged):
 @torch.no_grad()
 def test_the_pixel_decoder_makes_the_same_features_of_the_same_maps(staged):
     stored, model = staged
-    ours, theirs = model.segmenter.pixel_decoder(maps_of(stored)), features_of(stored)
+    ours, theirs = model.segmenter.pixel_decoder(maps_of(stored)), features(stored, model.segmenter)
     assert_close(ours.mask_features, theirs.mask_features)
     for level, other in zip(ours.levels, theirs.levels, strict=True):
         assert_close(level, other)
@@ -51,17 +45,18 @@ def test_the_pixel_decoder_makes_the_same_features_of_the_same_maps(staged):
 @torch.no_grad()
 def test_the_query_decoder_makes_the_same_predictions_of_the_same_features(staged):
     stored, model = staged
-    decoder, features = model.segmenter.query_decoder, features_of(stored)
-    steps = decoder(features)
+    decoder, seen = model.segmenter.query_decoder, features(stored, model.segmenter)
+    with as_released(stored, model):
+        steps = decoder(seen)
     for i, step in enumerate(steps[:-1]):
         assert_logits(decoder.heads.classify(decoder.heads.norm(step)), stored[f"decoder.aux{i}.pred_logits"][0])
         if f"decoder.aux{i}.pred_masks" in stored:
-            masks = decoder.heads.masks(decoder.heads.norm(step), features.mask_features)
+            masks = decoder.heads.masks(decoder.heads.norm(step), seen.mask_features)
             assert_logits(masks, stored[f"decoder.aux{i}.pred_masks"][0].transpose(0, 1))
     core = decoder.heads.norm(steps[-1])
     assert_logits(decoder.heads.classify(core), stored["decoder.pred_logits"][0])
     assert_close(steps[-1], by_frame(stored["decoder.pred_embds_without_norm"]))
-    masks = decoder.heads.masks(core, features.mask_features)
+    masks = decoder.heads.masks(core, seen.mask_features)
     assert_logits(masks, stored["decoder.pred_masks"][0].transpose(0, 1))
 
 
@@ -86,14 +81,14 @@ def test_pixels_become_the_same_maps_and_features(whole):
     assert tuple(normal.shape) == tuple(stored["input_padded_shape"].tolist())
     assert_close(normal[:, :, ::4, ::4], stored["input_norm__slice"])
     maps = segmenter.backbone(normal)
-    features = segmenter.pixel_decoder(maps)
+    seen = segmenter.pixel_decoder(maps)
     named = {
         f"backbone.res{i + 2}": (x, channel_step(x), step)
         for i, (x, step) in enumerate(zip(maps, (4, 2, 1, 1), strict=True))
     }
-    for i, (level, step) in enumerate(zip(features.levels, (1, 1, 2), strict=True)):
+    for i, (level, step) in enumerate(zip(seen.levels, (1, 1, 2), strict=True)):
         named[f"pixel_decoder.multi_scale_{i}"] = (level, 8, step)
-    named["pixel_decoder.mask_features"] = (features.mask_features, 8, 2)
+    named["pixel_decoder.mask_features"] = (seen.mask_features, 8, 2)
     for name, (x, channels, step) in named.items():
         assert tuple(x.shape) == tuple(stored[f"{name}__shape"].tolist())
         assert_close(x[:, ::channels, ::step, ::step], stored[f"{name}__slice"])
@@ -106,8 +101,9 @@ def test_pixels_become_the_same_maps_and_features(whole):
 @pytest.mark.parametrize("name", cases(WHOLE))
 def test_pixels_become_the_same_instances(name, folded):
     stored = golden(name)
-    segmenter = golden_model(name, folded).segmenter
-    prediction = segmenter(stored["frames_u8"].permute(0, 3, 1, 2)[None])
+    model = golden_model(name, folded)
+    with as_released(stored, model):
+        prediction = model.segmenter(stored["frames_u8"].permute(0, 3, 1, 2)[None])
     assert_logits(prediction.class_logits, stored["seg.pred_logits"])
     assert_logits(prediction.mask_logits, stored["seg.pred_masks"].transpose(1, 2))
     assert_close(prediction.core[0], by_frame(stored["seg.inst_embds_Qhat"]))
@@ -121,21 +117,17 @@ def test_pixels_become_the_same_instances(name, folded):
 def test_the_heads_read_the_same_from_earlier_layers(whole):
     stored, model = whole
     segmenter = model.segmenter
-    features = segmenter.pixel_decoder(segmenter.backbone(segmenter.normalise(stored["frames_u8"].permute(0, 3, 1, 2))))
-    steps = segmenter.query_decoder(features)
+    seen = features(stored, segmenter)
+    with as_released(stored, model):
+        steps = segmenter.query_decoder(seen)
     for i, step in enumerate(steps[:-1]):
         if f"seg.aux{i}.pred_logits" not in stored:
             continue
         core = segmenter.query_decoder.heads.norm(step)
         assert_logits(segmenter.query_decoder.heads.classify(core), stored[f"seg.aux{i}.pred_logits"][0])
         if f"seg.aux{i}.pred_masks__slice" in stored:
-            masks = segmenter.query_decoder.heads.masks(core, features.mask_features)[..., ::4, ::4]
+            masks = segmenter.query_decoder.heads.masks(core, seen.mask_features)[..., ::4, ::4]
             assert_logits(masks, stored[f"seg.aux{i}.pred_masks__slice"][0].transpose(0, 1))
-
-
-def by_frame(x):
-    """[1 C T Q] -> [T Q C]."""
-    return x[0].permute(1, 2, 0)
 
 
 def channel_step(x):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from golden_sets import cases, golden, golden_model, sets
+from referee import Referee, calls_of, links_of
+from settled import as_released
 from tolerances import assert_close, assert_logits
 
 from cavis.model import association, tracker
@@ -16,36 +18,9 @@ UNITS = sets("in.frame_embeds")
 WHOLE = sets("tracker.match_last_frame")
 TRACKED = [name for name in WHOLE if name not in UNITS]
 LINKED = sets("minvis_match_indices")
+WINDOW = 3
+"""Frames that the released code segments together, where a set does not say."""
 REFINED = [name for name in sets("refiner.pred_logits") if name not in UNITS]
-
-
-class Referee:
-    """Hungarian matching that must find what is stored, but where the assignment hangs on rounding.
-
-    Where the smallest noise that changed the released assignment is not larger than ``margin``, a stored answer that
-    differs is handed out instead, so that what follows can still be compared.
-    """
-
-    def __init__(self, stored, margins, margin: float) -> None:
-        self.stored, self.margins, self.margin = list(stored), list(margins), margin
-        self.calls = 0
-
-    def __call__(self, reference, current):
-        found = match(reference, current)
-        expected, margin = self.stored[self.calls], self.margins[self.calls]
-        self.calls += 1
-        if margin > self.margin:
-            assert found[0].tolist() == expected.tolist(), f"assignment {self.calls}"
-        return expected[None]
-
-
-def calls_of(stored):
-    """The tracker's assignments in the order they are made, as ``match`` returns them; the released code inverts."""
-    last, context = (invert(stored[f"tracker.{name}"].long()) for name in ("match_last_frame", "match_context"))
-    pairs = [(last[t], context[t]) for t in range(len(last))]
-    margins = stored.info.get("margins", [1.0] * 2 * len(pairs))
-    flat = [order for pair in pairs for order in pair]
-    return flat[1:], margins[1:]  # nothing is aligned before the first frame
 
 
 def segmented(stored) -> FramePrediction:
@@ -88,14 +63,16 @@ def frames_of(stored, model):
     """What a set's tracker sees: stored inputs, or what the segmenter makes of the pixels."""
     if "in.frame_embeds" in stored:
         return segmented(stored), stored.info["windows_of"]
-    return model.segmenter(stored["frames_u8"].permute(0, 3, 1, 2)[None]), int(stored["window_size"][0])
+    with as_released(stored, model):
+        frames = model.segmenter(stored["frames_u8"].permute(0, 3, 1, 2)[None])
+    return frames, int(stored["window_size"][0]) if "window_size" in stored else WINDOW
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", cases(UNITS + TRACKED))
 def test_tracks_are_the_same(name, monkeypatch):
     stored, model = golden(name), golden_model(name)
-    referee = Referee(*calls_of(stored), margin=1e-4)
+    referee = Referee(calls_of(stored))
     frames, size = frames_of(stored, model)
     monkeypatch.setattr(tracker, "match", referee)
     prediction, states = track(model, frames, size)
@@ -121,7 +98,7 @@ def carried(stored, window: int) -> torch.Tensor:
 def test_the_queries_and_the_earlier_blocks_are_the_same(name, monkeypatch):
     stored, model = golden(name), golden_model(name)
     frames, _ = frames_of(stored, model)
-    monkeypatch.setattr(tracker, "match", Referee(*calls_of(stored), margin=1e-4))
+    monkeypatch.setattr(tracker, "match", Referee(calls_of(stored)))
     monkeypatch.setattr(model.tracker, "training", True)  # for the auxiliary predictions; nothing else asks
     prediction, _ = model.track(frames)
     assert_close(prediction.references, stored["tracker.pred_references"].permute(0, 2, 3, 1))
@@ -137,12 +114,11 @@ def test_the_queries_and_the_earlier_blocks_are_the_same(name, monkeypatch):
 @pytest.mark.parametrize("name", cases(LINKED))
 def test_frames_are_linked_in_the_same_way(name, monkeypatch):
     stored, model = golden(name), golden_model(name)
-    orders = stored["minvis_match_indices"].long()
-    referee = Referee(orders, stored.info["margins"], margin=1e-5)
+    referee = Referee(links_of(stored))
     frames, _ = frames_of(stored, model)
     monkeypatch.setattr(association, "match", referee)
     prediction, _ = model.track(frames)
-    assert referee.calls == len(orders)
+    assert referee.calls == len(referee.stored)
     assert_logits(prediction.class_logits.mean(dim=1)[0], stored["post.video_logits"])
 
 
