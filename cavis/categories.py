@@ -1,5 +1,8 @@
 """The category names of the data sets; a model's label is the index into one of these."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 TWINS: tuple[str, ...] = (
     *("airplane", "bear", "bird", "boat", "car", "cat", "cow", "dog", "elephant", "fish"),
     *("horse", "monkey", "motorbike", "mouse", "person", "rabbit", "sheep", "tiger", "train", "truck"),
@@ -59,6 +62,8 @@ VIPSEG_IDS: tuple[int, ...] = (
 """The data set's category id of each label: things first, then stuff."""
 VIPSEG: tuple[str, ...] = tuple(_VIPSEG_BY_ID[i] for i in VIPSEG_IDS)
 """VIPSeg in label order: 58 things, then 66 stuff."""
+VSPW: tuple[str, ...] = VIPSEG
+"""VSPW has the categories of VIPSeg, in the same label order; a pixel's value in its masks is VIPSeg's id + 1."""
 
 COCO: tuple[str, ...] = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
@@ -84,3 +89,39 @@ COCO_PANOPTIC: tuple[str, ...] = (
     *("food-other-merged", "building-other-merged", "rock-merged", "wall-other-merged", "rug-merged"),
 )
 """COCO's 80 things, then its 53 kinds of stuff."""
+
+
+@dataclass(frozen=True)
+class CategoryMap:
+    """How the categories of one data set are those of another, by name."""
+
+    names: tuple[str, ...]
+    """The other data set's categories, by label."""
+    counterparts: Mapping[str, str]
+    """Name here -> name there; a category that is missing here has no counterpart."""
+
+    def label(self, name: str) -> int | None:
+        """The label of the counterpart of a category; None where there is none."""
+        there = self.counterparts.get(name)
+        return None if there is None else self.names.index(there)
+
+
+_SHARED = ("person", "airplane", "train", "truck", "boat", "cat", "dog", "horse", "cow", "elephant", "bear", "zebra")
+_COCO_TO_YTVIS = {name: name for name in (*_SHARED, "giraffe", "skateboard", "surfboard")} | {
+    "bicycle": "motorbike",
+    "motorcycle": "motorbike",
+    "skis": "snowboard",
+    "snowboard": "snowboard",
+    "tennis racket": "tennis_racket",
+}
+_OVIS_ALIKE = (*_SHARED, "giraffe", "bicycle", "motorcycle", "sheep")
+_COCO_TO_OVIS = {name: name.capitalize() for name in _OVIS_ALIKE if name != "train"} | dict.fromkeys(
+    ("car", "bus", "truck"), "Vehicle"
+)
+COCO_AS: Mapping[str, CategoryMap] = {
+    "ytvis19": CategoryMap(YTVIS19, _COCO_TO_YTVIS | {"car": "sedan"}),
+    "ytvis21": CategoryMap(YTVIS21, _COCO_TO_YTVIS | {"car": "car", "bird": "bird", "frisbee": "flying_disc"}),
+    "ovis": CategoryMap(OVIS, _COCO_TO_OVIS),
+}
+"""COCO's categories as those of the video data sets, for joint training as in the released code; a bicycle is taken for
+a motorbike where there are no bicycles."""

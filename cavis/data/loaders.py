@@ -9,9 +9,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cavis.config import CORRECTED, DataRules, StageConfig
-from cavis.data.clips import apply_rules, collate, draw_frames
+from cavis.data.annotated import AnnotatedVideos
+from cavis.data.augmentation import augment, draw_paste, draw_steps, paste
+from cavis.data.clips import collate, draw_frames, mark_present, relabel
 from cavis.data.synthetic import TwinsClip, TwinsConfig
-from cavis.data.ytvis_json import YtvisDataset
 from cavis.records import Clip, ClipBatch, Targets
 
 FrameChoice = Callable[[int, np.random.Generator], list[int]]
@@ -41,14 +42,13 @@ class TwinsSource:
 class FolderSource:
     """Annotated videos on disk."""
 
-    def __init__(self, dataset: YtvisDataset) -> None:
+    def __init__(self, dataset: AnnotatedVideos) -> None:
         self.dataset = dataset
 
     def draw(self, rng: np.random.Generator, choose: FrameChoice) -> Clip:
         """A few frames of one of the videos."""
         index = int(rng.integers(len(self.dataset)))
-        length = len(self.dataset.videos[index].file_names)
-        return self.dataset.clip(index, choose(length, rng))
+        return self.dataset.clip(index, choose(self.dataset.length(index), rng))
 
 
 def world_clip(world: TwinsClip, frames: list[int]) -> Clip:
@@ -83,11 +83,28 @@ class StepBatches(Dataset[ClipBatch]):
         return collate([self._clip(step, slot) for slot in range(self.schedule.clips_per_step)])
 
     def _clip(self, step: int, slot: int) -> Clip:
-        clip = self.source.draw(np.random.default_rng([self.seed, step, slot]), self._choose)
-        return apply_rules(clip, self.rules, self.num_classes)
+        rng, augmentation = np.random.default_rng([self.seed, step, slot]), self.schedule.augmentation
+        clip = self._draw(rng)
+        if augmentation and augmentation.paste and rng.random() < augmentation.paste:
+            other = self._draw(rng)
+            clip = paste(clip, other, draw_paste(augmentation, other, rng))
+        return mark_present(clip, self.rules)
+
+    def _draw(self, rng: np.random.Generator) -> Clip:
+        """A clip of the source, augmented; without augmentation nothing more is drawn from ``rng``."""
+        clip = relabel(self.source.draw(rng, self._choose), self.rules, self.num_classes)
+        augmentation = self.schedule.augmentation
+        if augmentation is None:
+            return clip
+        frames, _, height, width = clip.frames.shape
+        return augment(clip, draw_steps(augmentation, (height, width), frames, rng, still=clip.still))
 
     def _choose(self, length: int, rng: np.random.Generator) -> list[int]:
-        return draw_frames(length, self.schedule.frames, self.schedule.frame_range, rng, self.rules)
+        chosen = draw_frames(length, self.schedule.frames, self.schedule.frame_range, rng, self.rules)
+        augmentation = self.schedule.augmentation
+        if augmentation and augmentation.reversal and rng.random() < augmentation.reversal:
+            return chosen[::-1]
+        return chosen
 
 
 def batches_from(dataset: StepBatches, start: int, steps: int, workers: int = 1) -> Iterator[ClipBatch]:

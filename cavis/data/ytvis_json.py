@@ -1,7 +1,7 @@
 """Videos annotated in the format of YouTube-VIS: the data sets of that name, OVIS, the twins' world, your own.
 
-The annotations are read once and kept run-length encoded; frames and masks are decoded only when asked for.
-Layouts, recognised by what a folder contains (``<split>`` is train, valid or test):
+The annotations are read once, entry by entry, and kept run-length encoded; frames and masks are decoded only when asked
+for. Layouts, recognised by what a folder contains (``<split>`` is train, valid, val or test):
 
 ==================================================== =======================================
 annotations                                          frames
@@ -12,28 +12,26 @@ annotations                                          frames
 ==================================================== =======================================
 """
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image
 
 from cavis import rle
+from cavis.data import fields
+from cavis.data.annotated import FrameFiles, Frames, find_folder, make_clip, picture_faults, stack_frames
+from cavis.data.faults import DataError, Fault, Faults
+from cavis.data.json_stream import entries_after
+from cavis.data.layouts import locate, split_of
 from cavis.data.run_lengths import check_runs
-from cavis.records import Clip, Rle, Targets
-from cavis.video import VideoError, VideoSource
-
-SPLITS = ("train", "valid", "test")
-_PLAIN = ("annotations.json", "instances.json")
-_SPLIT = ("{0}.json", "{0}/instances.json", "annotations/annotations_{0}.json", "annotations_{0}.json")
+from cavis.data.segmentations import PackedMasks, is_polygon, oddities, read_mask
+from cavis.records import Clip, Rle
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """One annotated object of one video."""
 
@@ -42,60 +40,36 @@ class Annotation:
     category_id: int
     """The data set's own id (see :attr:`YtvisDataset.labels` for the index a model uses)."""
     iscrowd: bool
-    masks: tuple[Rle | None, ...] = field(repr=False)
+    packed: PackedMasks = field(repr=False)
     """One entry a frame; None where the object has no mask."""
     present: Bool[np.ndarray, "T"] = field(repr=False)
     """Frames in which the object counts as annotated: it has both a mask and a box."""
-    areas: tuple[float, ...] = field(repr=False)
+    pixels: Float[np.ndarray, "T"] = field(repr=False)
     """Annotated pixels in each frame, 0 where there is none."""
+
+    @property
+    def masks(self) -> tuple[Rle | None, ...]:
+        """All masks at once."""
+        return self.packed[:]
+
+    @property
+    def areas(self) -> tuple[float, ...]:
+        """The annotated pixels as plain numbers."""
+        return tuple(self.pixels.tolist())
 
     @property
     def mean_area(self) -> float:
         """Mean area over the frames where it is not 0; 0 if it always is."""
-        nonzero = [area for area in self.areas if area]
-        return float(np.mean(nonzero)) if nonzero else 0.0
+        nonzero = self.pixels[self.pixels != 0]
+        return float(np.mean(nonzero)) if len(nonzero) else 0.0
 
 
 @dataclass(frozen=True)
-class Video:
+class Video(Frames):
     """One video and what is annotated in it."""
 
     id: int
-    name: str
-    """The folder of its frames."""
-    file_names: tuple[str, ...] = field(repr=False)
-    """One a frame, relative to the folder of images."""
-    height: int
-    width: int
     annotations: tuple[Annotation, ...] = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(self.file_names)
-
-
-class FrameFiles(VideoSource):
-    """The frames of one annotated video, read from their image files one at a time; a source for a predictor."""
-
-    def __init__(self, folder: Path, video: Video, fps: float = 10.0) -> None:
-        self.video = video
-        self.height = video.height
-        self.width = video.width
-        self.timestamps: Float[np.ndarray, "T"] = np.arange(len(video)) / fps
-        self._folder = folder
-
-    def _read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        path = self._folder / self.video.file_names[index]
-        where = f"frame {index} of video {self.video.id} ({path})"
-        try:
-            with Image.open(path) as image:
-                frame = np.asarray(image.convert("RGB"))
-        except OSError as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError) else "not a readable image"
-            raise VideoError(f"{where}: {reason}") from error
-        if frame.shape[:2] != (self.height, self.width):
-            expected, got = f"{self.height} x {self.width}", f"{frame.shape[0]} x {frame.shape[1]}"
-            raise VideoError(f"{where}: expected {expected} pixels, got {got}")
-        return frame
 
 
 @dataclass(frozen=True)
@@ -111,6 +85,8 @@ class YtvisDataset:
     videos: tuple[Video, ...] = field(repr=False)
     annotated: bool
     """False for a file without annotations (test splits, whose ground truth is kept by a server)."""
+    left_out: tuple[Fault, ...] = field(default=(), repr=False)
+    """What was left out when it was opened with ``skip_faulty``."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -125,19 +101,26 @@ class YtvisDataset:
     def __len__(self) -> int:
         return len(self.videos)
 
+    def length(self, index: int) -> int:
+        """How many frames a video has."""
+        return len(self.videos[index])
+
+    def objects(self, index: int) -> int:
+        """How many objects are annotated in a video, crowds not counted."""
+        return sum(not one.iscrowd for one in self.videos[index].annotations)
+
     def source(self, video_index: int) -> FrameFiles:
         """All frames of a video, one at a time, for a predictor; a ValueError where there are no frames on disk."""
         if self.images is None:
             looked = ", ".join(str(folder) for folder in _image_folders(self.path))
-            raise ValueError(
+            raise DataError(
                 f"no frames found for {self.path}: expected {self.videos[0].file_names[0]} in one of {looked}"
             )
         return FrameFiles(self.images, self.videos[video_index])
 
     def frames(self, video_index: int, frame_indices: Sequence[int]) -> UInt8[np.ndarray, "T H W 3"]:
         """Some frames of a video, RGB, in the order given; indices may repeat."""
-        source = self.source(video_index)
-        return np.stack([source[index] for index in frame_indices])
+        return stack_frames(self.source(video_index), frame_indices)
 
     def clip(self, video_index: int, frame_indices: Sequence[int]) -> Clip:
         """Some frames of a video with the objects that are present in any of them; crowds are left out.
@@ -150,170 +133,211 @@ class YtvisDataset:
         masks = np.zeros((len(kept), len(wanted), video.height, video.width), dtype=bool)
         for n, annotation in enumerate(kept):
             for t, frame in enumerate(wanted):
-                mask = annotation.masks[frame] if annotation.present[frame] else None
+                mask = annotation.packed[frame] if annotation.present[frame] else None
                 if mask is not None:
                     masks[n, t] = rle.decode(mask)
         present = np.array([one.present[wanted] for one in kept], dtype=bool).reshape(masks.shape[:2])
-        labels = self.labels
-        targets = Targets(
-            labels=torch.tensor([labels[one.category_id] for one in kept], dtype=torch.int64),
-            ids=torch.tensor([one.id for one in kept], dtype=torch.int64),
-            masks=torch.from_numpy(masks),
-            present=torch.from_numpy(present),
-        )
-        frames = torch.from_numpy(self.frames(video_index, wanted)).permute(0, 3, 1, 2).contiguous()
-        return Clip(frames, targets)
+        labels = [self.labels[one.category_id] for one in kept]
+        clip = make_clip(self.frames(video_index, wanted), labels, [one.id for one in kept], masks, present)
+        return replace(clip, still=len(video) == 1)
 
 
-def open_ytvis(path: str | Path, split: str | None = None) -> YtvisDataset:
+def open_ytvis(path: str | Path, split: str | None = None, *, skip_faulty: bool = False) -> YtvisDataset:
     """Open a folder (see the layouts above) or an annotation file.
 
-    ``split`` says which one where the folder has several, and has no meaning where it has none. ValueErrors name the
-    file, the video and the annotation that are not as they should be.
+    ``split`` says which one where the folder has several, and has no meaning where it has none. DataErrors (a
+    ValueError) name the file, the video and the annotation that are not as they should be, and how many more there
+    are. With ``skip_faulty`` faulty annotations, and videos with faulty or missing frames, are left out instead
+    (:attr:`YtvisDataset.left_out`); the header of every frame is looked at then.
     """
-    file = _locate(Path(path), split)
-    content = _load(file)
-    try:
-        return _build(file, content)
-    except KeyError as error:
-        raise ValueError(f"{file}: an entry has no {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+    file = locate(path, split, "ytvis").file
+    faults = Faults(file)
+    dataset = read_ytvis(faults)
+    if skip_faulty and dataset.images is not None:
+        dataset = _without_faulty_frames(dataset, faults)
+    left_out = faults.settle(len(dataset), skip_faulty=skip_faulty)
+    return replace(dataset, left_out=left_out)
 
 
-def _build(file: Path, content: dict[str, Any]) -> YtvisDataset:
-    listed = content.get("annotations")
-    by_video: dict[int, list[dict[str, Any]]] = {}
-    for entry in listed or ():
-        by_video.setdefault(entry["video_id"], []).append(entry)
-    videos = tuple(_read_video(entry, by_video.pop(entry["id"], [])) for entry in content["videos"])
-    if by_video:
-        strays = [entry["id"] for entries in by_video.values() for entry in entries]
-        raise ValueError(f"annotation {strays[0]} belongs to video {next(iter(by_video))}, which is not listed")
-    categories = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
-    categories = dict(sorted(categories.items()))
-    _check_ids(videos, categories)
-    first = videos[0].file_names[0]
-    images = next((folder for folder in _image_folders(file) if (folder / first).is_file()), None)
-    return YtvisDataset(file, images, categories, videos, annotated=listed is not None)
+def read_ytvis(faults: Faults) -> YtvisDataset:
+    """Read the annotation file that ``faults`` belong to, as far as it is sound; faults are noted, not raised.
+
+    A DataError only for a file that cannot be read at all.
+    """
+    reader = _Reader(faults)
+    for key, index, value in entries_after(faults.file, ("videos", "categories"), "annotations"):
+        reader.opened.add(key)
+        if index is not None and index >= 0:
+            reader.take(key, value)
+    if missing := {"videos", "categories"} - reader.opened:
+        names = " and ".join(f'"{name}"' for name in sorted(missing))
+        raise DataError(
+            f'{faults.file}: expected the lists "videos", "annotations" and "categories" of YouTube-VIS, got no {names}'
+        )
+    if not reader.videos and not faults.harmful:
+        faults.add("expected at least one video, got none")
+    return reader.finish()
 
 
-def _check_ids(videos: tuple[Video, ...], categories: dict[int, str]) -> None:
-    if not videos:
-        raise ValueError("expected at least one video, got none")
-    if len({video.id for video in videos}) < len(videos):
-        raise ValueError("expected every video to have its own id, got one twice")
-    seen: set[int] = set()
-    for video in videos:
-        for annotation in video.annotations:
-            where = f"video {video.id}, annotation {annotation.id}"
-            if annotation.id in seen:
-                raise ValueError(f"{where}: the same id was given to another annotation")
-            if annotation.category_id not in categories:
-                raise ValueError(f"{where}: category {annotation.category_id} is not listed")
-            seen.add(annotation.id)
+class _Reader:
+    """Collects what is sound, and notes what is not."""
 
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self.opened: set[str] = set()
+        self.videos: dict[int, Frames] = {}
+        self.categories: dict[int, str] = {}
+        self.annotations: dict[int, list[Annotation]] = {}
+        self.refused: set[int | str] = set()
+        self.seen: set[int] = set()
 
-def _read_video(entry: dict[str, Any], annotations: list[dict[str, Any]]) -> Video:
-    files = tuple(str(name) for name in entry["file_names"])
-    if not files:
-        raise ValueError(f"video {entry['id']}: expected at least one frame, got none")
-    height, width = int(entry["height"]), int(entry["width"])
-    read = []
-    for annotation in annotations:
+    def take(self, key: str, value: Any) -> None:
+        """One element of one of the three lists."""
+        readers: dict[str, Callable[[dict[str, Any]], None]] = {
+            "videos": self.video,
+            "categories": self.category,
+            "annotations": self.annotation,
+        }
+        item, annotation = "", None
+        if key == "annotations":
+            annotation, number = fields.name_of(value, "id"), fields.name_of(value, "video_id")
+        else:
+            number = fields.name_of(value, "id")
+        if number is not None:
+            item = f"{'category' if key == 'categories' else 'video'} {number}"
         try:
-            read.append(_read_annotation(annotation, len(files), height, width))
+            readers[key](fields.record(value))
         except ValueError as error:
-            raise ValueError(f"video {entry['id']}, annotation {annotation['id']}: {error}") from error
-    name = Path(files[0]).parent.name or str(entry["id"])
-    return Video(int(entry["id"]), name, files, height, width, tuple(read))
+            self.faults.add(str(error), item, annotation)
+            if key == "videos" and number is not None and number not in self.videos:
+                self.refused.add(number)
+
+    def category(self, entry: dict[str, Any]) -> None:
+        number = fields.whole(entry, "id")
+        if number in self.categories:
+            raise ValueError("expected every category to have its own id, got one twice")
+        self.categories[number] = str(fields.present(entry, "name"))
+
+    def video(self, entry: dict[str, Any]) -> None:
+        number = fields.whole(entry, "id")
+        if number in self.videos:
+            raise ValueError("expected every video to have its own id, got one twice")
+        files = tuple(fields.listed(entry, "file_names"))
+        if not files:
+            raise ValueError("expected at least one frame, got none")
+        if not all(isinstance(name, str) and name for name in files):
+            raise ValueError("expected file_names as a list of texts, got something else")
+        name = Path(files[0]).parent.name or str(number)
+        self.videos[number] = Frames(number, name, files, *fields.size(entry))
+        declared = entry.get("length")
+        if self.faults.thorough and declared not in (None, len(files)):
+            message = f"expected a length of {len(files)}, as there are file_names, got {declared}"
+            self.faults.add(message, f"video {number}", harmless=True)
+
+    def annotation(self, entry: dict[str, Any]) -> None:
+        number, video_id = fields.whole(entry, "id"), fields.whole(entry, "video_id")
+        if video_id in self.refused:
+            return
+        if video_id not in self.videos:
+            raise ValueError(f"annotation {number} belongs to video {video_id}, which is not listed")
+        if number in self.seen:
+            raise ValueError("the same id was given to another annotation")
+        if (category := fields.whole(entry, "category_id")) not in self.categories:
+            raise ValueError(f"category {category} is not listed")
+        read = _read_annotation(entry, self.videos[video_id])
+        self.seen.add(number)
+        self.annotations.setdefault(video_id, []).append(read)
+        if self.faults.thorough:
+            for message in _odd_annotation(entry, read):
+                self.faults.add(message, f"video {video_id}", number, harmless=True)
+
+    def finish(self) -> YtvisDataset:
+        videos = tuple(
+            Video(number, one.name, one.file_names, one.height, one.width, tuple(self.annotations.get(number, ())))
+            for number, one in self.videos.items()
+        )
+        folder = find_folder(_image_folders(self.faults.file), [video.file_names for video in videos])
+        categories = dict(sorted(self.categories.items()))
+        return YtvisDataset(self.faults.file, folder, categories, videos, annotated="annotations" in self.opened)
 
 
-def _read_annotation(entry: dict[str, Any], frames: int, height: int, width: int) -> Annotation:
-    segmentations = entry["segmentations"]
+def _read_annotation(entry: dict[str, Any], video: Frames) -> Annotation:
+    segmentations = fields.listed(entry, "segmentations")
     boxes = entry.get("bboxes") or segmentations
-    for name, values in (("segmentations", segmentations), ("boxes", boxes)):
-        if len(values) != frames:
-            raise ValueError(f"expected {name} for {frames} frames, got {len(values)}")
-    masks = tuple(_read_mask(value, t, height, width) for t, value in enumerate(segmentations))
+    areas = entry.get("areas") or [None] * len(video)
+    for name, values in (("segmentations", segmentations), ("boxes", boxes), ("areas", areas)):
+        if not isinstance(values, list) or len(values) != len(video):
+            got = len(values) if isinstance(values, list) else "no list"
+            raise ValueError(f"expected {name} for {len(video)} frames, got {got}")
+    masks = [_read_mask(value, t, video) for t, value in enumerate(segmentations)]
     check_runs(masks)
-    areas = entry.get("areas") or [0 if mask is None else rle.area(mask) for mask in masks]
+    if entry.get("areas"):
+        pixels = [area if fields.is_number(area) else 0 for area in areas]
+    else:
+        pixels = [0 if mask is None else rle.area(mask) for mask in masks]
     return Annotation(
-        id=int(entry["id"]),
-        category_id=int(entry["category_id"]),
+        id=fields.whole(entry, "id"),
+        category_id=fields.whole(entry, "category_id"),
         iscrowd=bool(entry.get("iscrowd", 0)),
-        masks=masks,
+        packed=PackedMasks(masks, video.height, video.width),
         present=np.array([mask is not None and bool(box) for mask, box in zip(masks, boxes, strict=True)], dtype=bool),
-        areas=tuple(float(area or 0) for area in areas),
+        pixels=np.array(pixels, dtype=np.float64),
     )
 
 
-def _read_mask(segmentation: Any, frame: int, height: int, width: int) -> Rle | None:
-    if not segmentation:
-        return None
-    if isinstance(segmentation, Rle):
-        if (segmentation.height, segmentation.width) == (height, width):
-            return segmentation
-        got = f"{segmentation.height} x {segmentation.width}"
-        raise ValueError(f"frame {frame}: expected a mask of {height} x {width}, got {got}")
-    counts = segmentation.get("counts") if isinstance(segmentation, dict) else None
-    if isinstance(counts, list) and sum(counts) != height * width:
-        raise ValueError(f"frame {frame}: expected run lengths that add up to {height * width}, got {sum(counts)}")
+def _read_mask(segmentation: Any, frame: int, video: Frames) -> Rle | None:
     try:
-        return rle.from_json(segmentation, height, width)
-    except Exception as error:  # pycocotools raises bare exceptions
+        return read_mask(segmentation, video.height, video.width)
+    except ValueError as error:
         raise ValueError(f"frame {frame}: {error}") from error
 
 
-def _compress(entry: dict[str, Any]) -> Any:
-    """Turn run lengths into a compressed mask as soon as they are parsed, so that the long lists never pile up.
-
-    What does not look right stays as it is: it is refused later, where the video and the annotation are known.
-    """
-    if entry.keys() != {"counts", "size"}:
-        return entry
-    counts, size = entry["counts"], entry["size"]
-    if isinstance(counts, list) and sum(counts) != size[0] * size[1]:
-        return entry
-    return rle.from_json(entry, *size)
-
-
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        with file.open("rb") as stream:
-            content = json.load(stream, object_hook=_compress)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{file}: expected a json file, got something else ({error})") from error
-    if not isinstance(content, dict) or not isinstance(content.get("videos"), list) or "categories" not in content:
-        raise ValueError(f'{file}: expected the lists "videos", "annotations" and "categories" of YouTube-VIS')
-    return content
+def _odd_annotation(entry: dict[str, Any], read: Annotation) -> list[str]:
+    """What is probably a mistake in a readable annotation; each kind once, with its first frame."""
+    segmentations = entry["segmentations"]
+    if not any(segmentations):
+        return ["expected a mask in at least one frame, got null in all of them"]
+    odd: dict[str, str] = {}
+    kinds = [is_polygon(one) for one in segmentations if one]
+    if any(kinds) and not all(kinds):
+        odd["mixed"] = "expected run lengths or polygons, got both"
+    boxes, areas = (entry.get(name) or [None] * len(segmentations) for name in ("bboxes", "areas"))
+    for t, values in enumerate(zip(segmentations, read.packed, boxes, areas, strict=True)):
+        for message in oddities(*values):
+            odd.setdefault(message.split(",")[0].rstrip("0123456789 "), f"frame {t}: {message}")
+        if bool(values[0]) != bool(values[2]) and entry.get("bboxes"):
+            odd.setdefault("half", f"frame {t}: expected both a mask and a box or neither, got one of them")
+    return list(odd.values())
 
 
-def _locate(path: Path, split: str | None) -> Path:
-    """The annotation file of a folder."""
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise ValueError(f"expected a folder of annotated videos, got {path}, which does not exist")
-    if path.name in SPLITS and (path.parent / f"{path.name}.json").is_file():
-        return path.parent / f"{path.name}.json"
-    wanted = SPLITS if split is None else (split,)
-    found = {name: file for name in wanted for form in reversed(_SPLIT) if (file := path / form.format(name)).is_file()}
-    plain = next((path / name for name in _PLAIN if (path / name).is_file()), None)
-    if plain is not None and (split is None or not found):
-        return plain
-    if len(found) == 1:
-        return next(iter(found.values()))
-    if found:
-        raise ValueError(f"{path} has several splits ({', '.join(found)}): say which one to open")
-    forms = ", ".join((*_PLAIN, *(form.format(split or "<split>") for form in _SPLIT)))
-    raise ValueError(f"expected annotations in {path} as one of {forms}, found none of them")
+def _without_faulty_frames(dataset: YtvisDataset, faults: Faults) -> YtvisDataset:
+    """The same without the videos whose frames are missing, unreadable or of another size."""
+    bad = set(frame_faults(dataset, faults))
+    videos = tuple(video for video in dataset.videos if video.id not in bad)
+    return replace(dataset, videos=videos)
+
+
+def frame_faults(dataset: YtvisDataset, faults: Faults) -> list[int]:
+    """Note what is wrong with the frames on disk; the ids of the videos concerned."""
+    if dataset.images is None:
+        looked = ", ".join(str(folder) for folder in _image_folders(dataset.path))
+        faults.add(f"no frames found: expected them in one of {looked}")
+        return [video.id for video in dataset.videos]
+    bad = []
+    for video in dataset.videos:
+        for message in picture_faults(dataset.images, video.file_names, video.height, video.width):
+            faults.add(message, f"video {video.id}")
+            bad.append(video.id)
+    return bad
 
 
 def _image_folders(file: Path) -> list[Path]:
     """Where the frames of an annotation file may lie, most likely first."""
-    split = file.stem.removeprefix("annotations_")
-    folders = [file.parent / "JPEGImages", file.parent / split / "JPEGImages", file.parent / split]
-    if file.parent.name == "annotations":
-        folders += [file.parent.parent / split / "JPEGImages", file.parent.parent / split]
+    split = split_of(file) or file.stem.removeprefix("annotations_")
+    splits = ["valid", "val"] if split in ("valid", "val") else [split]
+    splits.sort(key=lambda name: name != split)
+    folders = [file.parent / "JPEGImages"]
+    for base in (file.parent, file.parent.parent) if file.parent.name == "annotations" else (file.parent,):
+        folders += [base / name / "JPEGImages" for name in splits]
+        folders += [base / name for name in splits]
     return [*folders, file.parent]

@@ -3,12 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from nano import Squares, consecutive, nano_preset
+from nano import Squares, consecutive, empty, hide, nano_preset, squares
 
-from cavis.config import DataRules
+from cavis.config import CORRECTED, Augmentation, DataRules
 from cavis.data.clips import draw_frames
 from cavis.data.loaders import StepBatches, TwinsSource, batches_from, world_clip
 from cavis.data.synthetic import TwinsClip, TwinsConfig
+from cavis.presets import tiny
 
 SMALL = TwinsConfig(height=48, width=64, frames=6, twin_pairs=(1, 1), singles=(0, 1))
 
@@ -89,3 +90,100 @@ def test_the_twins_source_draws_frames_of_one_world():
     expected = world_clip(world, draw_frames(SMALL.frames, 3, 0, rng))
     assert clip.frames.equal(expected.frames)
     assert clip.targets.masks.equal(expected.targets.masks)
+
+
+# --- augmentation ---------------------------------------------------------------------------------------------------
+
+AUGMENTED = Augmentation(short_sides=(32, 48, 64), flip=0.5, rotation=10, reversal=0.5, paste=0.5)
+
+
+def augmented(augmentation=AUGMENTED, rules=CORRECTED, clips=4, source=None):
+    schedule = replace(nano_preset().tracker, clips_per_step=clips, augmentation=augmentation)
+    return StepBatches(source or Squares(), schedule, seed=1, num_classes=3, rules=rules)
+
+
+def test_the_laboratorys_model_is_trained_on_clips_as_they_are():
+    preset = tiny()
+    source = TwinsSource(SMALL)
+    for schedule in (preset.segmenter, preset.tracker, preset.refiner):
+        assert schedule.augmentation is None
+        schedule = replace(schedule, clips_per_step=2)
+        batch = StepBatches(source, schedule, seed=7, num_classes=20)[11]
+        for slot in range(2):
+            rng = np.random.default_rng([7, 11, slot])
+            world = TwinsClip(int(rng.integers(2**62)), SMALL)
+            clip = world_clip(world, draw_frames(SMALL.frames, schedule.frames, schedule.frame_range, rng))
+            assert batch.frames[slot].equal(clip.frames)
+            for name, value in vars(clip.targets).items():
+                assert getattr(batch.targets[slot], name).equal(value)
+
+
+def test_augmented_batches_are_a_function_of_seed_and_step():
+    first, second = augmented(), augmented()
+    assert equal(first[3], second[3])
+    assert not equal(first[3], first[4])
+    sizes = {tuple(first[step].frames.shape[-2:]) for step in range(8)}
+    assert sizes <= {(32, 48), (48, 72), (64, 96)}
+    assert len(sizes) > 1
+    assert equal(augmented(Augmentation())[3], augmented(None)[3])
+
+
+def test_some_clips_are_played_backwards():
+    class Film:
+        """Every frame shows its number; nothing is drawn after the frames."""
+
+        def draw(self, rng, choose):
+            numbers = torch.tensor(choose(200, rng), dtype=torch.uint8)
+            clip = empty(squares(frames=len(numbers)))
+            return replace(clip, frames=numbers[:, None, None, None].expand_as(clip.frames))
+
+    forwards, mixed = (augmented(Augmentation(reversal=share), clips=1, source=Film()) for share in (0.0, 0.5))
+    backwards = []
+    for step in range(40):
+        there, here = (batches[step].frames[0, :, 0, 0, 0].tolist() for batches in (forwards, mixed))
+        assert here in (there, there[::-1])
+        backwards.append(here != there)
+    assert 10 < sum(backwards) < 30
+
+
+def test_pasted_clips_have_the_objects_of_two():
+    counts = [len(augmented(Augmentation(paste=0.5), clips=1)[step].targets[0].labels) for step in range(30)]
+    assert min(counts) == 3
+    assert max(counts) > 3
+
+
+def test_an_object_that_only_augmentation_took_from_the_last_frame_keeps_its_label():
+    class Leaving:
+        """Object 0 lies at the right end in the last frame, object 1 is not annotated there."""
+
+        def draw(self, rng, choose):
+            clip = hide(squares(0, frames=len(choose(8, rng))), (1, 2))
+            masks = clip.targets.masks.clone()
+            masks[0, 2] = False
+            masks[0, 2, 30:40, 90:] = True
+            return replace(clip, targets=replace(clip.targets, masks=masks))
+
+    rules = DataRules(labels_of_last_frame=True)
+    crop = Augmentation(crop=1.0, crop_short_sides=(64,), crop_range=(64, 64))
+    clips = [augmented(crop, rules, clips=1, source=Leaving())[step].targets[0] for step in range(40)]
+    taken = [clip for clip in clips if 0 in clip.ids and not clip.present[clip.ids == 0, 2].any()]
+    left = [clip for clip in clips if 1 in clip.ids]
+    label = squares(0).targets.labels
+    assert len(taken) > 5
+    assert len(left) > 5
+    assert all(clip.labels[clip.ids == 0] == label[0] for clip in taken)
+    assert all(clip.labels[clip.ids == 1] == 3 for clip in left)
+
+
+def test_objects_that_augmentation_leaves_in_sight_count_as_present_by_the_released_rule():
+    flip = Augmentation(flip=0.5)
+
+    class Late:
+        def draw(self, rng, choose):
+            return hide(squares(0, frames=len(choose(8, rng))), (1, 0))
+
+    released, corrected = (
+        augmented(flip, DataRules(always_present=rule), 1, Late())[0].targets[0] for rule in (True, False)
+    )
+    assert released.present.all()
+    assert corrected.present.tolist()[1] == [False, True, True]
