@@ -16,19 +16,23 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks import tracking
+from benchmarks import evaluation, tracking
 from benchmarks.setting import Setting, full, quick
 
 LIMITS = {"tracking.flops_ratio": 0.43, "tracking.time_ratio": 0.50, "tracking.memory_ratio_long_over_short": 1.10}
 """What we promise at the full size: at most this. On small frames, the work on the queries weighs more."""
 
-PACKAGES = ("cavis", "torch", "transformers", "numpy")
+FLOORS = {"evaluation.speedup_over_trackeval": 10.0}
+"""What we promise at the full size: at least this."""
+
+PACKAGES = ("cavis", "torch", "transformers", "numpy", "trackeval")
 
 
 class Benchmark(StrEnum):
     """What can be measured."""
 
     TRACKING = "tracking"
+    EVALUATION = "evaluation"
 
 
 def main(
@@ -45,7 +49,10 @@ def main(
     numbers: dict[str, float] = {}
     if Benchmark.TRACKING in (only or list(Benchmark)):
         numbers |= {f"tracking.{name}": value for name, value in measured(setting).items()}
-    Console().print(table(numbers, {} if small else LIMITS))
+    if Benchmark.EVALUATION in (only or list(Benchmark)):
+        work = evaluation.QUICK if small else evaluation.FULL
+        numbers |= {f"evaluation.{name}": value for name, value in evaluated(work).items()}
+    Console().print(table(numbers, {} if small else LIMITS, {} if small else FLOORS))
     if out is not None:
         out.write_text(json.dumps(numbers | surroundings(setting), indent=2) + "\n", encoding="utf-8")
 
@@ -57,12 +64,20 @@ def measured(setting: Setting) -> tracking.Numbers:
         return tracking.measure(setting, lambda what: progress.update(task, advance=1, description=what))
 
 
-def table(numbers: Mapping[str, float], limits: Mapping[str, float]) -> Table:
+def evaluated(setting: evaluation.EvaluationSetting) -> evaluation.Numbers:
+    """The evaluation benchmark with a progress bar on stderr."""
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("evaluation", total=evaluation.steps(setting))
+        return evaluation.measure(setting, lambda what: progress.update(task, advance=1, description=what))
+
+
+def table(numbers: Mapping[str, float], limits: Mapping[str, float], floors: Mapping[str, float]) -> Table:
     """The numbers, with what we promise beside them."""
-    result = Table("measure", "value", "at most")
+    result = Table("measure", "value", "promised")
     for name, value in numbers.items():
-        limit = limits.get(name)
-        result.add_row(name, f"{value:.3f}" if value < 100 else f"{value:.0f}", "" if limit is None else f"{limit:.2f}")
+        promise = f"at most {limits[name]:.2f}" if name in limits else ""
+        promise = f"at least {floors[name]:.2f}" if name in floors else promise
+        result.add_row(name, f"{value:.3f}" if value < 100 else f"{value:.0f}", promise)
     return result
 
 

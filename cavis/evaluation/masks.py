@@ -3,11 +3,11 @@
 Everything stays run-length encoded: no mask is ever decoded. Legend: N tracks of T frames; D predicted, G annotated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -69,15 +69,46 @@ class TrackMasks:
 
 
 def intersections(predicted: TrackMasks, truth: TrackMasks) -> Int[np.ndarray, "D G"]:
-    """Pixels that each predicted track shares with each annotated one, summed over the frames.
+    """Pixels that each predicted track shares with each annotated one, summed over the frames."""
+    shared = np.zeros((len(predicted), len(truth)), dtype=np.int64)
+    for d, g, _, pixels in _shared(predicted, truth):
+        np.add.at(shared, (d, g), pixels)
+    return shared
+
+
+def frame_intersections(predicted: TrackMasks, truth: TrackMasks) -> Int[np.ndarray, "D G T"]:
+    """Pixels that each predicted track shares with each annotated one in each frame.
+
+    A ValueError if the two sides, neither of them empty, differ in length or in mask size.
+    """
+    if len(predicted) and len(truth):
+        _check_alike(predicted, truth)
+    shared = np.zeros((len(predicted), len(truth), truth.areas.shape[1]), dtype=np.int64)
+    for d, g, t, pixels in _shared(predicted, truth):
+        shared[d, g, t] = pixels
+    return shared
+
+
+class _Shared(NamedTuple):
+    """Pairs of masks that overlap."""
+
+    predicted: Int[np.ndarray, "n"]
+    truth: Int[np.ndarray, "n"]
+    frame: Int[np.ndarray, "n"]
+    pixels: Int[np.ndarray, "n"]
+
+
+def _shared(predicted: TrackMasks, truth: TrackMasks) -> Iterator[_Shared]:
+    """All pairs of masks of the same frame that overlap, some frames at a time.
 
     One call of pycocotools costs far more than one pair of masks, so a call gets many frames. It compares all masks
     with all, but skips those of unequal size, and nothing but that check ever reads the width: each frame's masks
     claim a width of their own (see `TrackMasks.measure`), so only masks of the same frame are compared.
     """
-    shared = np.zeros(len(predicted) * len(truth), dtype=np.int64)
+    if len(predicted) == 0 or len(truth) == 0:
+        return
     frames = np.flatnonzero(predicted.areas.any(0) & truth.areas.any(0))
-    block = max(1, int((_MOST_PAIRS / max(1, len(shared))) ** 0.5))
+    block = max(1, int((_MOST_PAIRS / (len(predicted) * len(truth))) ** 0.5))
     for start in range(0, len(frames), block):
         d, d_frame = _present(predicted, frames[start : start + block])
         g, g_frame = _present(truth, frames[start : start + block])
@@ -88,8 +119,7 @@ def intersections(predicted: TrackMasks, truth: TrackMasks) -> Int[np.ndarray, "
         share = np.asarray(coco_mask.iou(first, second, [1] * len(second)))
         i, j = np.nonzero(share > 0)
         pixels = np.rint(share[i, j] * predicted.areas[d[i], d_frame[i]])
-        np.add.at(shared, d[i] * len(truth) + g[j], pixels.astype(np.int64))
-    return shared.reshape(len(predicted), len(truth))
+        yield _Shared(d[i], g[j], d_frame[i], pixels.astype(np.int64))
 
 
 def video_iou(predicted: TrackMasks, truth: TrackMasks) -> Float[np.ndarray, "D G"]:
@@ -101,13 +131,17 @@ def video_iou(predicted: TrackMasks, truth: TrackMasks) -> Float[np.ndarray, "D 
     """
     if len(predicted) == 0 or len(truth) == 0:
         return np.zeros((len(predicted), len(truth)))
+    _check_alike(predicted, truth)
+    shared = intersections(predicted, truth)
+    union = predicted.areas.sum(1)[:, None] + truth.areas.sum(1) - shared
+    return np.where(union > 0, shared / np.maximum(union, 1), 0.0)
+
+
+def _check_alike(predicted: TrackMasks, truth: TrackMasks) -> None:
     if predicted.areas.shape[1] != truth.areas.shape[1]:
         raise ValueError(f"expected tracks of {truth.areas.shape[1]} frames, got {predicted.areas.shape[1]}")
     if predicted.size and truth.size and predicted.size != truth.size:
         raise ValueError(f"expected masks of {_listed({truth.size})}, got {_listed({predicted.size})}")
-    shared = intersections(predicted, truth)
-    union = predicted.areas.sum(1)[:, None] + truth.areas.sum(1) - shared
-    return np.where(union > 0, shared / np.maximum(union, 1), 0.0)
 
 
 def _areas(packed: list[dict[str, Any]]) -> Int[np.ndarray, "M"]:
