@@ -29,6 +29,9 @@ class Reading:
     """What queries the tracker's cross-attention (Table 3 e)."""
     tracker_context: Literal["embedding", "surroundings"] = "embedding"
     """What Eq. 10 aligns and carries: Q (fused by a linear layer), or Q̃ (fused by the MLP of Eq. 7, as written)."""
+    tracker_start: Literal["tracked", "linked"] = "tracked"
+    """Which slot a track's residual starts from: the one most alike to the slot the track itself turned out to be in
+    the last frame; or, as released, to the one the segmenter's slots were linked to, whatever the tracker said."""
     alignment: Literal["true", "inverted", "none"] = "true"
     """How Eq. 10's permutation is applied: to the right slots; inverted, as released; or the context is left in the
     segmenter's order (Table 3 f)."""
@@ -39,13 +42,16 @@ class Reading:
     cosine_aux_weight: float = 2.0
     """Weight of the released code's auxiliary cosine regression beside each contrastive term; 0 in the paper."""
     guided_matching: bool = True
-    """Whether the tracker's targets are matched on the segmenter's predictions in the first half of training."""
+    """Whether targets are matched on the predictions of the stage before in the first half of training: the tracker's
+    on the segmenter's, the refiner's on the tracker's."""
     tracker_contrast: bool = False
     """Whether the tracker's queries get a contrastive loss (released for YouTube-VIS only)."""
     match_absent: bool = False
     """Whether an object absent in a frame is matched there all the same, to an empty mask of its class (stage 1)."""
     absent_identity: bool = False
     """Whether queries matched to absent objects form one more identity in L_CTX, as released."""
+    contrast_across_clips: bool = False
+    """Whether L_CTX contrasts the clips of a batch with each other too, equal ids being one identity, as released."""
 
     def __post_init__(self) -> None:
         for name, choice in get_type_hints(Reading).items():
@@ -68,7 +74,13 @@ PAPER = Reading(
     guided_matching=False,
 )
 RELEASED = Reading(
-    context="channel_sum", alignment="inverted", self_positive=True, match_absent=True, absent_identity=True
+    context="channel_sum",
+    tracker_start="linked",
+    alignment="inverted",
+    self_positive=True,
+    match_absent=True,
+    absent_identity=True,
+    contrast_across_clips=True,
 )
 
 
@@ -80,6 +92,10 @@ class DataRules:
     """Whether an object that is absent in a clip's last frame is labelled "no object" in the whole clip."""
     skip_last_start: bool = False
     """Whether a run of consecutive frames never starts at the last possible place."""
+    shuffled_repeats: bool = False
+    """Whether a video shorter than a run of consecutive frames is filled up with any of its frames, out of order."""
+    repeated_neighbours: bool = False
+    """Whether the frames around a reference frame are drawn with replacement, so that one can come twice."""
     always_present: bool = False
     """Whether objects count as present in every frame of a clip, seen or not (released for VIPSeg)."""
 
@@ -177,6 +193,55 @@ class LossConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How training clips are changed at random, in this order; what is not set does nothing.
+
+    Shares are probabilities, 0 ... 1; sides are pixels. Frames of a clip are treated alike, but for ``rotation``.
+    """
+
+    reversal: float = 0.0
+    """Share of clips played backwards."""
+    crop: float = 0.0
+    """Share of clips that are resized to one of ``crop_short_sides``, then cut to a window with sides in
+    ``crop_range``, before anything else."""
+    crop_short_sides: tuple[int, ...] = ()
+    crop_max_side: int = 1333
+    crop_range: tuple[int, int] = (384, 600)
+    short_sides: tuple[int, ...] = ()
+    """One of them becomes the short side, as far as the long one stays within ``max_side``."""
+    max_side: int = 1333
+    scale_jitter: tuple[float, float] | None = None
+    """Instead of ``short_sides``: the clip is fitted into a square of ``window``, times a factor out of this range."""
+    window: int = 0
+    """The largest side afterwards: a random window of the clip is kept; 0 keeps all of it."""
+    flip: float = 0.0
+    """Share of clips mirrored left to right."""
+    rotation: float = 0.0
+    """Still pictures only: each frame is turned by up to this many degrees, steadily more or steadily less."""
+    brightness: float = 0.0
+    """Brightness, contrast and saturation are multiplied by 1 +- up to this much, 0 ... 1."""
+    contrast: float = 0.0
+    saturation: float = 0.0
+    paste: float = 0.0
+    """Share of clips into which objects of another clip are pasted, resized by a factor out of ``paste_scale``."""
+    paste_scale: tuple[float, float] = (0.5, 1.5)
+
+    def __post_init__(self) -> None:
+        for name in ("reversal", "crop", "flip", "paste", "brightness", "contrast", "saturation"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"expected {name} between 0 and 1, got {value}")
+        for name in ("crop_range", "scale_jitter", "paste_scale"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value[0] <= value[1]:
+                raise ValueError(f"expected {name} as a positive range, smallest first, got {value}")
+        if self.crop and not self.crop_short_sides:
+            raise ValueError("expected crop_short_sides to choose from where crop is not 0, got none")
+        if self.scale_jitter and (self.short_sides or not self.window):
+            raise ValueError("expected scale_jitter with a window and without short_sides")
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageConfig:
     """The schedule of one training stage (Sec. A.2 of the paper)."""
 
@@ -195,8 +260,11 @@ class StageConfig:
     """Steps of linear warm-up."""
     decay: float = 0.1
     """Factor on the learning rate at each step of ``decay_at``."""
-    heads_from_segmenter: bool = False
-    """Whether the tracker's class and mask heads start as copies of the segmenter's."""
+    copied_heads: bool = False
+    """Whether class and mask heads start as copies of the stage before: the tracker's of the segmenter's, the
+    refiner's of the tracker's."""
+    augmentation: Augmentation | None = None
+    """How clips are changed at random before they are learned from; None leaves them as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from cavis.config import (
     OURS,
     PAPER,
     RELEASED,
+    Augmentation,
     Backbone,
     DataRules,
     InferenceConfig,
@@ -42,7 +43,7 @@ def tiny() -> Preset:
             tracker_layers=6,
             feedforward=384,
         ),
-        loss=LossConfig(points=1024),
+        loss=LossConfig(points=1024, no_object_weight=1.0),  # 20 queries, not 100: most of them have an object
         segmenter=StageConfig(
             steps=24000,
             decay_at=(20000,),
@@ -55,15 +56,27 @@ def tiny() -> Preset:
             max_gradient_norm=1.0,
         ),
         tracker=StageConfig(
-            steps=2000,
-            decay_at=(1600,),
-            clips_per_step=4,
-            frames=6,
+            steps=7000,
+            decay_at=(4200, 6200),
+            decay=0.3,
+            clips_per_step=2,
+            frames=12,
+            frame_range=0,
+            learning_rate=2e-4,
+            warmup=50,
+            max_gradient_norm=1.0,
+            copied_heads=True,
+        ),
+        refiner=StageConfig(
+            steps=1500,
+            decay_at=(1200,),
+            clips_per_step=2,
+            frames=12,
             frame_range=0,
             learning_rate=5e-4,
             warmup=50,
             max_gradient_norm=1.0,
-            heads_from_segmenter=True,
+            copied_heads=True,
         ),
         inference=InferenceConfig(short_side=160, max_side=256, top_k=10, window=4),
         world="I have only ever seen the twins' world: small shaded cut-outs of twenty kinds of things.",
@@ -75,7 +88,18 @@ SWIN_L = Swin()
 VIT_L = VitAdapter()
 
 
-RELEASED_RULES = DataRules(labels_of_last_frame=True, skip_last_start=True)
+RELEASED_RULES = DataRules(
+    labels_of_last_frame=True, skip_last_start=True, shuffled_repeats=True, repeated_neighbours=True
+)
+VIS_AUGMENTATION = Augmentation(
+    crop=0.5,
+    crop_short_sides=(400, 500, 600),
+    short_sides=(320, 352, 392, 416, 448, 480, 512, 544, 576, 608, 640),
+    max_side=768,
+    flip=0.5,
+    rotation=15.0,
+)
+VIPSEG_AUGMENTATION = Augmentation(short_sides=tuple(range(480, 801, 32)), flip=0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +115,9 @@ class DataSet:
     """Steps of the tracker and the refiner stage; the learning rate drops after seven tenths."""
     rules: DataRules = RELEASED_RULES
     """What the released data code does beside the paper."""
+    augmentation: Augmentation = VIS_AUGMENTATION
+    refiner_window: int = 0
+    """The refiner's clips are cut to a square of this side; 0 leaves them whole."""
 
 
 DATA_SETS: dict[str, DataSet] = {
@@ -102,7 +129,9 @@ DATA_SETS: dict[str, DataSet] = {
         names=categories.VIPSEG,
         stuff=66,
         later_steps=40_000,
-        rules=DataRules(skip_last_start=True, always_present=True),
+        rules=replace(RELEASED_RULES, labels_of_last_frame=False, always_present=True),
+        augmentation=VIPSEG_AUGMENTATION,
+        refiner_window=608,
     ),
 }
 
@@ -115,6 +144,12 @@ def released(data: str, backbone: Backbone, reading: Reading = RELEASED, *, suff
     data_set = DATA_SETS[data]
     panoptic = data_set.stuff > 0
     later = data_set.later_steps
+    augmentation = data_set.augmentation
+    refiner_augmentation = replace(augmentation, window=data_set.refiner_window, reversal=0.5)
+    segmenter = StageConfig(
+        steps=40_000, decay_at=(28_000,), clips_per_step=8, frames=3, frame_range=2, augmentation=augmentation
+    )
+    tracker = replace(segmenter, steps=later, decay_at=(later * 7 // 10,), frames=5, frame_range=0)
     return Preset(
         name=f"{data}_{suffix}",
         model=ModelConfig(
@@ -125,9 +160,9 @@ def released(data: str, backbone: Backbone, reading: Reading = RELEASED, *, suff
             reading=replace(reading, tracker_contrast=data_set.tracker_contrast and reading.tracker_contrast),
         ),
         loss=LossConfig(),
-        segmenter=StageConfig(steps=40_000, decay_at=(28_000,), clips_per_step=8, frames=3, frame_range=2),
-        tracker=StageConfig(steps=later, decay_at=(later * 7 // 10,), clips_per_step=8, frames=5, frame_range=0),
-        refiner=StageConfig(steps=later, decay_at=(later * 7 // 10,), clips_per_step=8, frames=15, frame_range=0),
+        segmenter=segmenter,
+        tracker=tracker,
+        refiner=replace(tracker, frames=15, augmentation=refiner_augmentation),
         inference=InferenceConfig(
             task="panoptic" if panoptic else "instance",
             short_side=720 if panoptic else 448,

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
@@ -28,6 +29,8 @@ class Targets:
     """Visible pixels; all false where the object is absent."""
     present: Bool[Tensor, "N T"]
     """Whether the object is annotated in the frame."""
+    unknown: Int[Tensor, "_"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    """Labels whose objects may be in the clip without being annotated; none where the annotations are complete."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,13 @@ class Clip:
     frames: UInt8[Tensor, "T 3 H W"]
     """RGB, 0 ... 255."""
     targets: Targets
+    still: bool = False
+    """Whether all frames are the same picture."""
 
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """Clips of one size, stacked for a training step."""
+    """Clips stacked for a training step; smaller ones are padded right and below, their masks with them."""
 
     frames: UInt8[Tensor, "B T 3 H W"]
     targets: tuple[Targets, ...]

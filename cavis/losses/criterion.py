@@ -1,4 +1,6 @@
-"""The objectives: L_S of Eq. 12 for the segmenter, L_T of Eq. 13 for the tracker."""
+"""The objectives: L_S of Eq. 12 for the segmenter, L_T of Eq. 13 for the tracker, L_Inst alone for the refiner."""
+
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -9,11 +11,14 @@ from cavis.config import LossConfig, Reading
 from cavis.losses.contrastive import Contrast, Instances, contrast, prototypes, track_contrast
 from cavis.losses.mask_losses import dice, mask_cross_entropy
 from cavis.losses.matching import GridTargets, Matches, match_first_appearance, match_frames, on_grid
-from cavis.losses.point_sampling import sample_at, uncertain_points
+from cavis.losses.point_sampling import Draw, sample_at, uncertain_points
 from cavis.records import ClipPrediction, FramePrediction, LayerPrediction, Targets
 
 Terms = dict[str, Tensor]
 """Named, weighted loss terms; their sum is the objective."""
+
+ABSENT = -1
+"""The id of whatever is not there, as data sets have it."""
 
 
 class InstanceLoss:
@@ -28,7 +33,7 @@ class InstanceLoss:
         layer: LayerPrediction,
         objects: tuple[GridTargets, ...],
         matches: Matches,
-        generator: torch.Generator | None = None,
+        generator: Draw = None,
     ) -> Terms:
         """The three weighted terms; masks are averaged over all matched pairs, queries by class weight."""
         logits, truth = self._matched_masks(layer, objects, matches)
@@ -80,9 +85,7 @@ class SegmenterCriterion:
         self.reading = reading
         self.instance_loss = InstanceLoss(config, num_classes)
 
-    def __call__(
-        self, prediction: FramePrediction, targets: tuple[Targets, ...], generator: torch.Generator | None = None
-    ) -> Terms:
+    def __call__(self, prediction: FramePrediction, targets: tuple[Targets, ...], generator: Draw = None) -> Terms:
         """All weighted terms; ``class_3`` is the class term of the third auxiliary layer, and so on."""
         last = LayerPrediction(prediction.class_logits, prediction.mask_logits)
         objects = on_grid(targets, prediction.mask_logits)
@@ -93,9 +96,7 @@ class SegmenterCriterion:
             terms |= {f"{name}_{i}": value for name, value in extra.items()}
         return terms | self._contrastive_terms(prediction, objects, matches)
 
-    def _match(
-        self, layer: LayerPrediction, objects: tuple[GridTargets, ...], generator: torch.Generator | None
-    ) -> Matches:
+    def _match(self, layer: LayerPrediction, objects: tuple[GridTargets, ...], generator: Draw) -> Matches:
         return match_frames(layer, objects, self.config, generator, match_absent=self.reading.match_absent)
 
     def _contrastive_terms(
@@ -104,7 +105,10 @@ class SegmenterCriterion:
         """L_CTX (Eq. 8) on context-aware features, L_PCC (Eq. 11) on pixel prototypes."""
         terms: Terms = {}
         if self.config.context_weight:
-            instances = context_instances(prediction, objects, matches, self.reading.absent_identity)
+            reading = self.reading
+            instances = context_instances(
+                prediction, objects, matches, reading.absent_identity, across_clips=reading.contrast_across_clips
+            )
             term = contrast(instances, self_positive=self.reading.self_positive)
             terms |= self._weighted("context", self.config.context_weight, term)
         if self.config.prototype_weight:
@@ -132,7 +136,7 @@ class TrackerCriterion:
         self,
         prediction: ClipPrediction,
         targets: tuple[Targets, ...],
-        generator: torch.Generator | None = None,
+        generator: Draw = None,
         *,
         guide: ClipPrediction | None = None,
     ) -> Terms:
@@ -172,19 +176,85 @@ class TrackerCriterion:
         return terms
 
 
+class RefinerCriterion:
+    """The refiner's objective: the instance loss (Eq. 2) on every block, each clip taken as one picture.
+
+    The paper leaves it to DVIS: the frames of a clip are stacked, so a query answers for one object in the whole clip,
+    its mask is compared at points of the whole clip, and it has one class. Objects that are never seen are left out.
+    """
+
+    def __init__(self, config: LossConfig, num_classes: int) -> None:
+        self.config = config
+        self.num_classes = num_classes
+
+    def __call__(
+        self,
+        prediction: ClipPrediction,
+        targets: tuple[Targets, ...],
+        generator: Draw = None,
+        *,
+        guide: ClipPrediction | None = None,
+    ) -> Terms:
+        """All weighted terms.
+
+        With a ``guide`` (the tracker's predictions) targets are matched on it, for every block; otherwise each block
+        is matched on its own predictions.
+        """
+        frames = prediction.mask_logits.shape[1]
+        config = replace(self.config, points=self.config.points * frames)
+        instance_loss = InstanceLoss(config, self.num_classes)
+        last = as_picture(LayerPrediction(prediction.class_logits, prediction.mask_logits))
+        objects = tuple(stacked(clip) for clip in on_grid(targets, prediction.mask_logits))
+        guided = None
+        if guide is not None:
+            layer = as_picture(LayerPrediction(guide.class_logits, guide.mask_logits))
+            guided = match_frames(layer, objects, config, generator)
+        terms: Terms = {}
+        auxiliary = [(f"_{i}", as_picture(layer)) for i, layer in enumerate(prediction.auxiliary)]
+        for suffix, layer in [("", last), *auxiliary]:
+            matches = guided or match_frames(layer, objects, config, generator)
+            extra = instance_loss(layer, objects, matches, generator)
+            terms |= {f"{name}{suffix}": value for name, value in extra.items()}
+        return terms
+
+
+def as_picture(layer: LayerPrediction) -> LayerPrediction:
+    """A clip as one picture, T = 1: its frames stacked from top to bottom, its class logits averaged."""
+    masks = layer.mask_logits.transpose(1, 2).flatten(2, 3)
+    return LayerPrediction(layer.class_logits.mean(dim=1, keepdim=True), masks[:, None])
+
+
+def stacked(clip: GridTargets) -> GridTargets:
+    """The targets of :func:`as_picture`: the objects that are seen in the clip, all present."""
+    seen = clip.present.any(dim=0)
+    masks = clip.masks[:, seen].transpose(0, 1).flatten(1, 2)
+    return GridTargets(clip.labels[seen], masks[None], seen[seen][None], clip.ids[seen])
+
+
 def context_instances(
-    prediction: FramePrediction, objects: tuple[GridTargets, ...], matches: Matches, absent_identity: bool
+    prediction: FramePrediction,
+    objects: tuple[GridTargets, ...],
+    matches: Matches,
+    absent_identity: bool,
+    *,
+    across_clips: bool = False,
 ) -> Instances:
     """The context-aware features of matched queries, object by object and frame by frame (Eq. 8).
 
-    Queries matched to absent objects are left out, or form one identity more (``absent_identity``).
+    Queries matched to absent objects are left out, or form one identity more (``absent_identity``). A clip has its own
+    identities, or the batch is one clip in which equal ids are one identity (``across_clips``).
     """
     parts = []
     for b, (clip, query_of) in enumerate(zip(objects, matches, strict=True)):
         present = clip.present
         frame, row = ((query_of >= 0) & (present | absent_identity)).nonzero(as_tuple=True)
-        identity = torch.where(present[frame, row], row, len(clip.labels))
-        parts.append((prediction.context_embedding[b, frame, query_of[frame, row]], identity, frame, b))
+        features = prediction.context_embedding[b, frame, query_of[frame, row]]
+        if across_clips:
+            identity = torch.where(present[frame, row], clip.ids[row], ABSENT)
+            parts.append((features, identity, frame + b * len(present), 0))
+        else:
+            identity = torch.where(present[frame, row], row, len(clip.labels))
+            parts.append((features, identity, frame, b))
     return _collect(parts)
 
 
@@ -220,7 +290,7 @@ def _collect(parts: list[tuple[Float[Tensor, "_ C"], Int[Tensor, "_"], Int[Tenso
     offset = 1 + max((int(identity.max()) for _, identity, _, _ in parts if len(identity)), default=0)
     return Instances(
         features=torch.cat([features.float() for features, _, _, _ in parts]),
-        identity=torch.cat([identity + b * offset for _, identity, _, b in parts]),
+        identity=torch.cat([identity + clip * offset for _, identity, _, clip in parts]),
         frame=torch.cat([frame for _, _, frame, _ in parts]),
-        clip=torch.cat([torch.full_like(frame, b) for _, _, frame, b in parts]),
+        clip=torch.cat([torch.full_like(frame, clip) for _, _, frame, clip in parts]),
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cavis.config import LossConfig
 from cavis.losses.mask_losses import pairwise_dice, pairwise_mask_cross_entropy
-from cavis.losses.point_sampling import sample_at, uniform_points
+from cavis.losses.point_sampling import Draw, sample_at, uniform_points
 from cavis.records import LayerPrediction, Targets
 
 UNMATCHED = -1
@@ -28,6 +28,7 @@ class GridTargets(NamedTuple):
     labels: Int[Tensor, "N"]
     masks: Float[Tensor, "T N H2 W2"]
     present: Bool[Tensor, "T N"]
+    ids: Int[Tensor, "N"]
 
 
 def on_grid(targets: tuple[Targets, ...], mask_logits: Float[Tensor, "B T Q h w"]) -> tuple[GridTargets, ...]:
@@ -38,14 +39,14 @@ def on_grid(targets: tuple[Targets, ...], mask_logits: Float[Tensor, "B T Q h w"
     def prepare(clip: Targets) -> GridTargets:
         masks = clip.masks.to(device).transpose(0, 1).float()
         padded = F.pad(masks, (0, width - masks.shape[-1], 0, height - masks.shape[-2]))
-        return GridTargets(clip.labels.to(device), padded, clip.present.to(device).T)
+        return GridTargets(clip.labels.to(device), padded, clip.present.to(device).T, clip.ids.to(device))
 
     return tuple(prepare(clip) for clip in targets)
 
 
 @torch.no_grad()
 def matching_costs(
-    layer: LayerPrediction, targets: tuple[GridTargets, ...], config: LossConfig, generator: torch.Generator | None
+    layer: LayerPrediction, targets: tuple[GridTargets, ...], config: LossConfig, generator: Draw
 ) -> list[Float[np.ndarray, "T Q _"]]:
     """L_Match of Eq. 1 between all queries and all objects, for each clip.
 
@@ -71,7 +72,7 @@ def match_frames(
     layer: LayerPrediction,
     targets: tuple[GridTargets, ...],
     config: LossConfig,
-    generator: torch.Generator | None = None,
+    generator: Draw = None,
     *,
     match_absent: bool = False,
 ) -> Matches:
@@ -93,7 +94,7 @@ def match_first_appearance(
     layer: LayerPrediction,
     targets: tuple[GridTargets, ...],
     config: LossConfig,
-    generator: torch.Generator | None = None,
+    generator: Draw = None,
 ) -> Matches:
     """σ̂_con of Eq. 13: each object is matched in the frame f(k) it first appears in, and keeps its query."""
     matches = []

@@ -75,6 +75,7 @@ class Tracker(nn.Module):
         self.alignment = reading.alignment
         self.query = reading.tracker_query
         self.context = reading.tracker_context
+        self.start = reading.tracker_start
         needs_fusion = self.query == "context_aware" and self.context == "embedding"
         self.fusion = nn.Linear(2 * hidden, hidden) if needs_fusion else None
         init_transformer(self.blocks)
@@ -131,7 +132,8 @@ class Tracker(nn.Module):
             outputs.append(x)
         end = match(x, frame.queries)  # σ_H of Eq. 10
         context = frame.context if self.alignment == "none" else take(frame.context, self._aligned(end))
-        following = TrackerState(tracks=x, context=context, reference=take(frame.reference, start))
+        found = self._aligned(end) if self.start == "tracked" else start
+        following = TrackerState(tracks=x, context=context, reference=take(frame.reference, found))
         return Step(outputs, start, end, query), following
 
     def _aligned(self, order: Int[Tensor, "B Q"]) -> Int[Tensor, "B Q"]:

@@ -8,8 +8,9 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from cavis.config import Preset
-from cavis.losses.criterion import SegmenterCriterion, Terms, TrackerCriterion
+from cavis.config import Preset, Stage
+from cavis.losses.criterion import RefinerCriterion, SegmenterCriterion, Terms, TrackerCriterion
+from cavis.losses.point_sampling import Draw
 from cavis.model import Cavis
 from cavis.model.association import reorder
 from cavis.records import ClipBatch
@@ -22,7 +23,7 @@ class TrainingStage(Protocol):
     learning: nn.Module
     """The part whose parameters are updated; everything else is frozen and in evaluation mode."""
 
-    def terms(self, batch: ClipBatch, progress: float, generator: torch.Generator) -> Terms:
+    def terms(self, batch: ClipBatch, progress: float, generator: Draw) -> Terms:
         """The weighted loss terms of a batch; ``progress`` runs from 0 to 1 over the stage."""
         ...
 
@@ -35,7 +36,7 @@ class SegmenterStage:
         self.learning = freeze_all_but(model, model.segmenter)
         self.criterion = SegmenterCriterion(preset.loss, preset.model.reading, preset.model.num_classes)
 
-    def terms(self, batch: ClipBatch, progress: float, generator: torch.Generator) -> Terms:
+    def terms(self, batch: ClipBatch, progress: float, generator: Draw) -> Terms:
         """L_S of the frames."""
         return self.criterion(self.model.segmenter(batch.frames), batch.targets, generator)
 
@@ -52,7 +53,7 @@ class TrackerStage:
         self.criterion = TrackerCriterion(preset.loss, preset.model.reading, preset.model.num_classes)
         self.guided = preset.model.reading.guided_matching
 
-    def terms(self, batch: ClipBatch, progress: float, generator: torch.Generator) -> Terms:
+    def terms(self, batch: ClipBatch, progress: float, generator: Draw) -> Terms:
         """L_T of the clips; in the first half matched on the segmenter's predictions, if so chosen."""
         segmenter = self.model.segmenter
         with torch.no_grad():
@@ -62,7 +63,33 @@ class TrackerStage:
         return self.criterion(prediction, batch.targets, generator, guide=guide)
 
 
-STAGES: dict[str, type[SegmenterStage] | type[TrackerStage]] = {"segmenter": SegmenterStage, "tracker": TrackerStage}
+class RefinerStage:
+    """Stage 3: the temporal refiner learns to correct whole clips; segmenter and tracker are frozen."""
+
+    def __init__(self, model: Cavis, preset: Preset) -> None:
+        if model.refiner is None:
+            raise ValueError("expected a model with a refiner for the refiner stage, got one without")
+        self.model = model
+        self.refiner = model.refiner
+        self.learning = freeze_all_but(model, self.refiner)
+        self.criterion = RefinerCriterion(preset.loss, preset.model.num_classes)
+        self.guided = preset.model.reading.guided_matching
+
+    def terms(self, batch: ClipBatch, progress: float, generator: Draw) -> Terms:
+        """L_Inst of the clips; in the first half matched on the tracker's predictions, if so chosen."""
+        with torch.no_grad():
+            frames = self.model.segmenter(batch.frames)
+            tracks, _ = self.model.track(frames)
+        prediction = self.refiner.predict(tracks, frames)
+        guide = tracks if self.guided and progress < 0.5 else None
+        return self.criterion(prediction, batch.targets, generator, guide=guide)
+
+
+STAGES: dict[Stage, type[SegmenterStage] | type[TrackerStage] | type[RefinerStage]] = {
+    "segmenter": SegmenterStage,
+    "tracker": TrackerStage,
+    "refiner": RefinerStage,
+}
 
 
 def freeze_all_but(model: nn.Module, part: nn.Module) -> nn.Module:
@@ -71,7 +98,9 @@ def freeze_all_but(model: nn.Module, part: nn.Module) -> nn.Module:
     return part.requires_grad_(True).train()
 
 
-def copy_heads(model: Cavis) -> None:
-    """Start the tracker's class and mask heads from the segmenter's."""
-    if model.tracker is not None:
+def copy_heads(model: Cavis, stage: Stage = "tracker") -> None:
+    """Start a stage's class and mask heads from those before: the tracker's from the segmenter's, and so on."""
+    if stage == "tracker" and model.tracker is not None:
         model.tracker.heads.load_state_dict(model.segmenter.query_decoder.heads.state_dict())
+    if stage == "refiner" and model.tracker is not None and model.refiner is not None:
+        model.refiner.heads.load_state_dict(model.tracker.heads.state_dict())

@@ -16,31 +16,35 @@ from cavis.training.stages import copy_heads
 def fresh_model(preset: Preset, stage: Stage, seed: int, start_from: Path | None = None) -> Cavis:
     """Build the model of a stage from a seed and put in the weights of ``start_from``, where it has them.
 
-    The segmenter stage takes the segmenter of the file, the tracker stage the tracker too if there is one. A
-    CheckpointError if the tracker stage has nothing to start from, or the weights do not fit the preset. What an
-    imported starting point says it lacks stays fresh.
+    A stage takes all parts up to its own that the file has; its own may be missing, those before may not. A
+    CheckpointError if one is, or if weights do not fit the preset. What an imported starting point says it lacks stays
+    fresh.
     """
     torch.manual_seed(seed)
     model = build_model(preset.model, stage)
     if start_from is None:
         return model
     about, state = read_model_file(start_from)
-    parts = {"segmenter": model.segmenter} | ({"tracker": model.tracker} if model.tracker is not None else {})
-    for name, part in parts.items():
+    for name, part in (("segmenter", model.segmenter), ("tracker", model.tracker), ("refiner", model.refiner)):
+        if part is None:
+            continue
         own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
         missing = {key.removeprefix(f"{name}.") for key in about.missing}
+        if stage == "refiner" and name == "tracker" and not own:
+            raise CheckpointError(f"expected a trained tracker in {start_from} to start the {stage} stage, found none")
         if own or name == "segmenter":
             fresh = {key: value for key, value in part.state_dict().items() if key in missing}
             load_weights(part, fresh | own, str(start_from))
-        elif preset.tracker.heads_from_segmenter:
-            copy_heads(model)
+        elif preset.stage(stage).copied_heads:
+            copy_heads(model, stage)
     return model
 
 
 def require_start(stage: Stage, start_from: Path | None) -> None:
-    """The tracker learns on a trained segmenter: a CheckpointError where none is named."""
-    if stage == "tracker" and start_from is None:
-        raise CheckpointError("expected a trained segmenter to start the tracker stage from, got none")
+    """A later stage learns on the one before, trained: a CheckpointError where none is named."""
+    before = {"tracker": "segmenter", "refiner": "tracker"}.get(stage)
+    if before is not None and start_from is None:
+        raise CheckpointError(f"expected a trained {before} to start the {stage} stage from, got none")
 
 
 def schedule_of(preset: Preset, stage: Stage, steps: int | None = None) -> StageConfig:

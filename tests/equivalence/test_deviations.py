@@ -17,9 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cavis.config import CORRECTED, OURS, PAPER, DataRules, LossConfig, Reading
 from cavis.data.clips import draw_frames
-from cavis.losses.contrastive import contrast, track_contrast
-from cavis.losses.criterion import SegmenterCriterion, TrackerCriterion, context_instances
-from cavis.losses.matching import match_first_appearance, match_frames, on_grid
+from cavis.losses.contrastive import track_contrast
+from cavis.losses.criterion import SegmenterCriterion, TrackerCriterion
+from cavis.losses.matching import match_first_appearance, on_grid
 from cavis.model import build_model
 from cavis.model.association import match
 from cavis.model.context import ContextPooling, inner_boundary
@@ -190,20 +190,6 @@ def test_the_track_term_follows_the_matches_of_the_last_block():
     right, released = (track_contrast(tracks.references[0], chosen).loss for chosen in (slots, 7 - slots))
     torch.testing.assert_close(terms["track"], 2 * right)
     assert (right - released).abs() > 1e-2
-
-
-def test_objects_of_two_clips_never_are_the_same():
-    clips = squares(0), squares(1)
-    assert clips[0].targets.ids.equal(clips[1].targets.ids)
-    frames = random_frames(batch=2, frames=3)
-    objects = on_grid(tuple(clip.targets for clip in clips), frames.mask_logits)
-    matches = match_frames(LayerPrediction(frames.class_logits, frames.mask_logits), objects, CONFIG, seeded())
-    found = context_instances(frames, objects, matches, absent_identity=False)
-    together = contrast(found).loss
-    alone = [contrast(type(found)(*(value[found.clip == b] for value in found))).loss for b in range(2)]
-    merged = found._replace(identity=found.identity % 3, clip=torch.zeros_like(found.clip), frame=found.frame)
-    torch.testing.assert_close(together, (alone[0] + alone[1]) / 2)
-    assert (contrast(merged).loss - together).abs() > 1e-2
 
 
 def test_an_object_without_pixels_does_not_silence_the_others():

@@ -141,6 +141,20 @@ def tracks_of(monkeypatch, order, alignment: str):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("order", "agrees"), [(SAME, True), (SWAPS, False), (CYCLE, False)])
+def test_a_track_starts_where_it_was_found_or_where_the_links_lead(monkeypatch, order, agrees):
+    tracked, linked = twins({"tracker_start": "tracked"}, {"tracker_start": "linked"})
+    frames = random_frames(frames=4, queries=8)
+    assert different(tracked.track(frames)[0].embeddings, linked.track(frames)[0].embeddings)
+    monkeypatch.setattr(tracker_module, "match", lambda reference, current: torch.tensor([order]))
+    first = random_frames(frames=1, queries=8)
+    found, led = (model.track(first)[1].reference for model in (tracked, linked))
+    assert torch.equal(found, first.context_aware[:, 0, order])
+    assert torch.equal(led, first.context_aware[:, 0])
+    assert torch.equal(found, led) is agrees
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(("order", "agrees"), [(SAME, True), (SWAPS, True), (CYCLE, False)])
 def test_the_inverted_permutation_is_right_only_if_it_is_its_own_inverse(monkeypatch, order, agrees):
     true, inverted = tracks_of(monkeypatch, order, "inverted")
@@ -249,7 +263,7 @@ def test_tracks_start_and_frames_are_linked_in_the_order_of_core_and_context_tog
     frames = replace(frames, core=core, context_embedding=embedding, context_aware=both)
     by_core = FrameLinker()(replace(frames, context_aware=core))[0].order[0, 1]
     assert torch.equal(by_core, torch.tensor(CYCLE).argsort())
-    for linked in (FrameLinker()(frames)[0], nano_model().track(frames)[0]):
+    for linked in (FrameLinker()(frames)[0], nano_model(tracker_start="linked").track(frames)[0]):
         order = linked.order[:, 1]
         assert torch.equal(order, match(both[:, 0], both[:, 1]))
         assert not torch.equal(order[0], by_core)

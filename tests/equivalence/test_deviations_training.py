@@ -165,6 +165,35 @@ def test_queries_of_absent_objects_are_alike_only_if_so_read(model):
         assert_same(left, right, but=("context", "context_cosine") if differs else ())
 
 
+@torch.no_grad()
+def test_clips_of_a_batch_are_contrasted_only_if_so_read(model):
+    clips = hide(squares(0), (1, 0)), squares(1)
+    assert clips[0].targets.ids.equal(clips[1].targets.ids)
+    for batch in (clips[:1], clips):
+        frames = see(model, *batch)
+        ours, released = (segmenter_terms(frames, *batch, contrast_across_clips=value) for value in (False, True))
+        assert_same(ours, released, but=("context", "context_cosine") if len(batch) > 1 else ())
+
+
+@pytest.mark.parametrize("absent", [False, True])
+def test_clips_contrasted_with_each_other_are_one_clip_with_the_frames_of_both(absent):
+    clips = hide(squares(0), (1, 0)), squares(1)
+    frames = random_frames(batch=2, frames=3)
+    objects = on_grid(tuple(clip.targets for clip in clips), frames.mask_logits)
+    layer = LayerPrediction(frames.class_logits, frames.mask_logits)
+    matches = match_frames(layer, objects, CONFIG, seeded(), match_absent=True)
+    found = contrast(criterion.context_instances(frames, objects, matches, absent, across_clips=True))
+    long = replace(random_frames(frames=6), context_embedding=frames.context_embedding.flatten(0, 1)[None])
+    joined = GridTargets(
+        objects[0].labels,
+        torch.cat([clip.masks for clip in objects]),
+        torch.cat([clip.present for clip in objects]),
+        objects[0].ids,
+    )
+    expected = contrast(criterion.context_instances(long, (joined,), (torch.cat(matches),), absent))
+    torch.testing.assert_close(found, expected)
+
+
 # --- switches of the data -------------------------------------------------------------------------------------------
 
 
@@ -259,7 +288,8 @@ def test_instance_losses_are_averaged_over_masks_and_queries(monkeypatch, clips)
         torch.randn(1, 1, 3, 4, generator=seeded()).expand(clips, -1, -1, -1),
         F.pad(levels, (0, 1))[:, None, None].expand(clips, 1, 3, 4, 4),
     )
-    target = GridTargets(torch.tensor([0, 2]), torch.ones(1, 2, 16, 16), torch.ones(1, 2, dtype=torch.bool))
+    present = torch.ones(1, 2, dtype=torch.bool)
+    target = GridTargets(torch.tensor([0, 2]), torch.ones(1, 2, 16, 16), present, ids=torch.arange(2))
     terms = InstanceLoss(CONFIG, 3)(layer, (target,) * clips, (torch.tensor([[0, 1]]),) * clips, seeded())
     each = F.softplus(-levels)
     torch.testing.assert_close(terms["mask"], 5 * each.mean())

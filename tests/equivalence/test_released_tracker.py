@@ -66,7 +66,7 @@ def transcription(tracker, frames, inverted):
 @torch.no_grad()
 @pytest.mark.parametrize("alignment", ["true", "inverted"])
 def test_the_tracker_equals_the_transcription(alignment):
-    model = nano_model(alignment=alignment)
+    model = nano_model(alignment=alignment, tracker_start="linked")
     frames = random_frames(frames=6, queries=8, seed=3)
     expected = transcription(model.tracker, frames, alignment == "inverted")
     heads = model.tracker.heads

@@ -1,5 +1,7 @@
 """The closed form of the contrastive terms against loops that spell them out."""
 
+from math import exp, log
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -72,6 +74,21 @@ def test_one_identity_alone_costs_nothing_and_keeps_the_graph(self_positive):
     assert loss == 0
     assert cosine == 0
     assert torch.equal(features.grad, torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("self_positive", "first", "second"),
+    [  # two objects at a right angle; the anchors of the first are of length 1 and 2, those of the second of length 1
+        (False, 2 * log(1 + 2 * exp(-2)), 2 * log(1 + 2 * exp(-1))),
+        (True, log(1 + 2 * (exp(-1) + exp(-2))) + log(1 + 2 * (exp(-2) + exp(-4))), 2 * log(1 + 4 * exp(-1))),
+    ],
+)
+def test_the_papers_and_the_released_term_are_what_a_hand_finds(self_positive, first, second):
+    features = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    identity, frame = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+    found = contrast(Instances(features, identity, frame, torch.zeros_like(frame)), self_positive=self_positive)
+    assert found.loss.item() == pytest.approx((first + second) / 2)
+    assert found.cosine.item() == 0  # same ones are parallel, different ones are not alike at all
 
 
 def test_clips_never_make_pairs_with_each_other():

@@ -76,6 +76,19 @@ def test_points_depend_on_the_generator_alone():
     assert not torch.equal(first, uniform_points(2, 5, like, torch.Generator().manual_seed(8)))
 
 
+def test_given_points_take_the_place_of_random_ones():
+    ramp = torch.linspace(-1, 1, 8).expand(3, 1, 4, 8)
+    column = torch.tensor([0.1, 0.5, 0.9, 0.6, 0.3, 0.7])
+
+    def given_points(batch, points):
+        return torch.stack((column[:points], torch.full((points,), 0.5)), dim=-1).expand(batch, -1, -1)
+
+    assert uniform_points(3, 4, ramp, given_points)[2, :, 0].tolist() == column[:4].tolist()
+    chosen = uncertain_points(ramp, 3, oversample=2.0, importance=0.7, generator=given_points)
+    # the two of six that are nearest to the middle, then the first
+    assert [sorted(x[:2]) + x[2:] for x in chosen[..., 0].tolist()] == [column[[1, 3, 0]].tolist()] * 3
+
+
 def test_dice_of_soft_masks_lies_between_zero_and_one():
     logits, truth = pairs(3)
     values = pairwise_dice(logits, truth)

@@ -36,7 +36,7 @@ def permuted(order):
 )
 def test_tracks_start_from_their_own_slot_unless_a_cycle_of_three_is_inverted(alignment, order, follows):
     frames = permuted(order)
-    tracks, state = nano_model(alignment=alignment).track(frames)
+    tracks, state = nano_model(alignment=alignment, tracker_start="linked").track(frames)
     started = frames.core[0, 1, tracks.order[0, 1]]
     assert torch.equal(started, frames.core[0, 0]) is follows
     assert torch.equal(state.reference[0], frames.context_aware[0, 0]) is follows

@@ -1,11 +1,12 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from nano import batch_of, hide, nano_model, nano_preset, squares
 
 from cavis.training.optimizer import build_optimizer, rate_factor
-from cavis.training.stages import STAGES, SegmenterStage, TrackerStage, copy_heads
+from cavis.training.stages import STAGES, TrackerStage, copy_heads
 
 
 def seeded():
@@ -23,19 +24,22 @@ def batch():
     return batch_of(squares(0), hide(squares(1), (0, 1)))
 
 
-PARTS = {"segmenter": "segmenter", "tracker": "tracker"}
+def three_stages(**reading):
+    """The nano preset with a schedule for the refiner too."""
+    preset = nano_preset(**reading)
+    return replace(preset, refiner=preset.tracker)
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", STAGES)
 @pytest.mark.parametrize("reading", [{}, {"context": "learnable"}, {"tracker_context": "surroundings"}], ids=str)
 def test_gradients_reach_what_must_learn_and_nothing_else(name, reading, batch):
-    preset = nano_preset(**reading)
-    model = nano_model(**reading)
+    preset = three_stages(**reading)
+    model = nano_model(stage="refiner", **reading)
     before = copy.deepcopy(model.state_dict())
     stage = STAGES[name](model, preset)
     learn(stage, batch)
     for path, parameter in model.named_parameters():
-        if path.startswith(f"{PARTS[name]}."):
+        if path.startswith(f"{name}."):
             assert parameter.grad is not None, path
             if not path.endswith("attention.key.bias"):  # a softmax does not see what all its logits share
                 assert parameter.grad.abs().sum() > 0, path
@@ -50,16 +54,16 @@ def test_gradients_reach_what_must_learn_and_nothing_else(name, reading, batch):
             assert torch.equal(value, before[path]), path
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", STAGES)
 def test_one_update_changes_the_learning_part_only(name, batch):
-    model, preset = nano_model(), nano_preset()
+    model, preset = nano_model(stage="refiner"), three_stages()
     before = copy.deepcopy(dict(model.named_parameters()))
     stage = STAGES[name](model, preset)
     optimizer = build_optimizer(stage.learning, preset.stage(name))
     learn(stage, batch)
     optimizer.step()
     changed = {path for path, value in model.named_parameters() if not torch.equal(value, before[path])}
-    learning = {path for path in before if path.startswith(f"{PARTS[name]}.")}
+    learning = {path for path in before if path.startswith(f"{name}.")}
     assert changed <= learning
     assert {path for path in learning - changed if not path.endswith("bias")} == set()
 
@@ -84,11 +88,11 @@ def test_the_segmenter_guides_the_first_half_only(batch):
 
 
 def test_a_step_is_a_function_of_its_seed(batch):
-    for stage in (SegmenterStage, TrackerStage):
+    for stage in STAGES.values():
         losses = []
         for noise in (1, 2):
             torch.manual_seed(noise)
-            losses.append(stage(nano_model(), nano_preset()).terms(batch, 0.0, seeded()))
+            losses.append(stage(nano_model(stage="refiner"), nano_preset()).terms(batch, 0.0, seeded()))
         assert losses[0].keys() == losses[1].keys()
         assert all(torch.equal(losses[0][key], losses[1][key]) for key in losses[0])
 
