@@ -29,9 +29,10 @@ class Reading:
     """What queries the tracker's cross-attention (Table 3 e)."""
     tracker_context: Literal["embedding", "surroundings"] = "embedding"
     """What Eq. 10 aligns and carries: Q (fused by a linear layer), or Q̃ (fused by the MLP of Eq. 7, as written)."""
-    tracker_start: Literal["tracked", "linked"] = "tracked"
-    """Which slot a track's residual starts from: the one most alike to the slot the track itself turned out to be in
-    the last frame; or, as released, to the one the segmenter's slots were linked to, whatever the tracker said."""
+    tracker_start: Literal["seen", "tracked", "linked"] = "seen"
+    """Which slot a track's residual starts from: the one most alike to the slot the track itself turned out to be when
+    it last saw its object; when last asked, in the frame before; or, as released, to the one the segmenter's slots were
+    linked to, whatever the tracker said."""
     alignment: Literal["true", "inverted", "none"] = "true"
     """How Eq. 10's permutation is applied: to the right slots; inverted, as released; or the context is left in the
     segmenter's order (Table 3 f)."""
@@ -68,6 +69,7 @@ OURS = Reading()
 PAPER = Reading(
     context_mlp_last_relu=True,
     tracker_context="surroundings",
+    tracker_start="tracked",
     prototypes="predicted",
     match_absent=True,
     cosine_aux_weight=0.0,

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cavis.config import Reading
@@ -132,9 +132,16 @@ class Tracker(nn.Module):
             outputs.append(x)
         end = match(x, frame.queries)  # σ_H of Eq. 10
         context = frame.context if self.alignment == "none" else take(frame.context, self._aligned(end))
-        found = self._aligned(end) if self.start == "tracked" else start
-        following = TrackerState(tracks=x, context=context, reference=take(frame.reference, found))
-        return Step(outputs, start, end, query), following
+        found = start if self.start == "linked" else self._aligned(end)
+        reference = take(frame.reference, found)
+        if self.start == "seen" and state is not None:
+            reference = torch.where(self._sees(x), reference, state.reference)
+        return Step(outputs, start, end, query), TrackerState(tracks=x, context=context, reference=reference)
+
+    @torch.no_grad()
+    def _sees(self, x: Float[Tensor, "B Q C"]) -> Bool[Tensor, "B Q 1"]:
+        """Which tracks are more likely to see some object than none; only those have features worth remembering."""
+        return self.heads.classify(self.heads.norm(x)).float().softmax(dim=-1)[..., -1:] < 0.5
 
     def _aligned(self, order: Int[Tensor, "B Q"]) -> Int[Tensor, "B Q"]:
         return invert(order) if self.alignment == "inverted" else order

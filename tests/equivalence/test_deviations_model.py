@@ -142,7 +142,7 @@ def tracks_of(monkeypatch, order, alignment: str):
 
 @torch.no_grad()
 @pytest.mark.parametrize(("order", "agrees"), [(SAME, True), (SWAPS, False), (CYCLE, False)])
-def test_a_track_starts_where_it_was_found_or_where_the_links_lead(monkeypatch, order, agrees):
+def test_a_track_starts_where_it_was_seen_or_found_or_where_the_links_lead(monkeypatch, order, agrees):
     tracked, linked = twins({"tracker_start": "tracked"}, {"tracker_start": "linked"})
     frames = random_frames(frames=4, queries=8)
     assert different(tracked.track(frames)[0].embeddings, linked.track(frames)[0].embeddings)
@@ -152,6 +152,15 @@ def test_a_track_starts_where_it_was_found_or_where_the_links_lead(monkeypatch, 
     assert torch.equal(found, first.context_aware[:, 0, order])
     assert torch.equal(led, first.context_aware[:, 0])
     assert torch.equal(found, led) is agrees
+    seen, tracked = twins({"tracker_start": "seen"}, {"tracker_start": "tracked"})
+    bias = seen.tracker.heads.class_head.bias
+    _, before = seen.track(first)
+    for no_object, sees in ((50.0, False), (-50.0, True)):
+        bias[-1] = no_object
+        second = random_frames(frames=1, queries=8, seed=1)
+        after, found = (model.track(second, before)[1].reference for model in (seen, tracked))
+        assert torch.equal(after, found) is sees
+        assert torch.equal(after, before.reference) is not sees
 
 
 @torch.no_grad()

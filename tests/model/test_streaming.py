@@ -30,6 +30,7 @@ def assert_same(left, right, **tolerance):
     [
         {},
         {"alignment": "inverted"},
+        {"tracker_start": "tracked"},
         {"tracker_start": "linked"},
         {"alignment": "none"},
         {"tracker_context": "surroundings"},
