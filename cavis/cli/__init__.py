@@ -1,4 +1,4 @@
-"""The command line: ``cavis track | synthesize | train | evaluate | zoo | import-weights | info``.
+"""The command line: ``cavis track | synthesize | data | train | evaluate | zoo | import-weights | info``.
 
 Commands assemble, they do not compute. Exit codes: 0 done, 1 failed, 2 the input or the options were wrong,
 130 interrupted.
@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from cavis.cli.data import synthesize
+from cavis.cli.data import check, data, synthesize
 from cavis.cli.evaluate import evaluate
 from cavis.cli.info import info
 from cavis.cli.models import import_weights, zoo, zoo_get
@@ -26,12 +26,16 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 zoo_app = typer.Typer(name="zoo", rich_markup_mode="rich")
+data_app = typer.Typer(name="data", rich_markup_mode="rich", no_args_is_help=True)
 
 for command in (track, synthesize, train, evaluate, import_weights, info):
     app.command()(command)
 zoo_app.callback(invoke_without_command=True)(zoo)
 zoo_app.command("get")(zoo_get)
 app.add_typer(zoo_app)
+data_app.callback()(data)
+data_app.command("check")(check)
+app.add_typer(data_app)
 
 
 def main() -> None:

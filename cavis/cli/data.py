@@ -1,11 +1,32 @@
-"""``cavis synthesize``: data sets made and looked at."""
+"""``cavis synthesize`` and ``cavis data``: data sets made and looked at."""
 
+import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cavis.cli.shared import Overwrite, progress_bar
+
+UNSOUND = 1
+
+
+class FormatName(StrEnum):
+    """The forms of annotations that can be read."""
+
+    YTVIS = "ytvis"
+    VIPSEG = "vipseg"
+    VSPW = "vspw"
+    COCO = "coco"
+    COCO_PANOPTIC = "coco_panoptic"
+
+
+Format = Annotated[
+    FormatName | None,
+    typer.Option("--format", help="If a folder has annotations of several forms.", show_default=False),
+]
+Split = Annotated[str | None, typer.Option(help="train, valid, ... if there are several.", show_default=False)]
 
 
 def synthesize(
@@ -35,3 +56,30 @@ def synthesize(
         task = bar.add_task("render", total=clips)
         synthesize(out, clips, seed, config, overwrite, progress=lambda done: bar.update(task, completed=done))
     typer.echo(f"{clips} clips -> {out}")
+
+
+def data() -> None:
+    """Look a data set through.
+
+    Example: cavis data check my_clips
+    """
+
+
+def check(
+    path: Annotated[Path, typer.Argument(help="A folder or an annotation file.", show_default=False)],
+    form: Format = None,
+    split: Split = None,
+) -> None:
+    """Say everything that is wrong with a data set: file, video and annotation of each fault.
+
+    Reads all annotations and the header of every frame. Exit code 1 if a record cannot be used; such records are
+    left out by --skip-faulty elsewhere.
+
+    Example: cavis data check my_clips --split valid
+    """
+    from cavis.data.check import check
+
+    report = check(path, None if form is None else form.value, split)
+    typer.echo(str(report))
+    if not report.sound:
+        sys.exit(UNSOUND)

@@ -30,7 +30,9 @@ def train(
     stage: Annotated[StageName, typer.Option(help="segmenter first, then tracker, then refiner.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and log.", show_default=False)],
     preset: Annotated[str, typer.Option(help="Which model and schedule.")] = "tiny",
-    data: Annotated[str, typer.Option(help="twins, or a folder in YouTube-VIS form.")] = "twins",
+    data: Annotated[
+        list[str], typer.Option(help="twins, or an annotated data set; given twice, both are drawn from equally.")
+    ] = ["twins"],  # noqa: B006 (typer copies it)
     start_from: Annotated[
         Path | None, typer.Option(help="Weights to start from; a later stage needs those of the one before.")
     ] = None,
@@ -51,7 +53,7 @@ def train(
     from cavis.checkpoints.hub import best_device
     from cavis.presets import get_preset
     from cavis.training.loop import LATEST, Run
-    from cavis.training.start import clip_source, fresh_model, require_start, schedule_of
+    from cavis.training.start import fresh_model, mixed_source, require_start, schedule_of
 
     plan = get_preset(preset)
     schedule = schedule_of(plan, stage.value, steps)
@@ -63,7 +65,7 @@ def train(
     if not begun:
         require_start(stage.value, start_from)
     model = fresh_model(plan, stage.value, seed, None if begun else start_from)
-    source = clip_source(data, plan)
+    source = mixed_source(data, plan)
     out.mkdir(parents=True, exist_ok=True)
     run = Run(
         preset=plan,

@@ -109,26 +109,26 @@ class YtvisDataset:
         """How many objects are annotated in a video, crowds not counted."""
         return sum(not one.iscrowd for one in self.videos[index].annotations)
 
-    def source(self, video_index: int) -> FrameFiles:
+    def source(self, index: int) -> FrameFiles:
         """All frames of a video, one at a time, for a predictor; a ValueError where there are no frames on disk."""
         if self.images is None:
             looked = ", ".join(str(folder) for folder in _image_folders(self.path))
             raise DataError(
                 f"no frames found for {self.path}: expected {self.videos[0].file_names[0]} in one of {looked}"
             )
-        return FrameFiles(self.images, self.videos[video_index])
+        return FrameFiles(self.images, self.videos[index])
 
-    def frames(self, video_index: int, frame_indices: Sequence[int]) -> UInt8[np.ndarray, "T H W 3"]:
+    def frames(self, index: int, frames: Sequence[int]) -> UInt8[np.ndarray, "T H W 3"]:
         """Some frames of a video, RGB, in the order given; indices may repeat."""
-        return stack_frames(self.source(video_index), frame_indices)
+        return stack_frames(self.source(index), frames)
 
-    def clip(self, video_index: int, frame_indices: Sequence[int]) -> Clip:
+    def clip(self, index: int, frames: Sequence[int]) -> Clip:
         """Some frames of a video with the objects that are present in any of them; crowds are left out.
 
         Only these frames and masks are decoded; indices may repeat and come in any order.
         """
-        video = self.videos[video_index]
-        wanted = list(frame_indices)
+        video = self.videos[index]
+        wanted = list(frames)
         kept = [one for one in video.annotations if not one.iscrowd and one.present[wanted].any()]
         masks = np.zeros((len(kept), len(wanted), video.height, video.width), dtype=bool)
         for n, annotation in enumerate(kept):
@@ -138,7 +138,7 @@ class YtvisDataset:
                     masks[n, t] = rle.decode(mask)
         present = np.array([one.present[wanted] for one in kept], dtype=bool).reshape(masks.shape[:2])
         labels = [self.labels[one.category_id] for one in kept]
-        clip = make_clip(self.frames(video_index, wanted), labels, [one.id for one in kept], masks, present)
+        clip = make_clip(self.frames(index, wanted), labels, [one.id for one in kept], masks, present)
         return replace(clip, still=len(video) == 1)
 
 

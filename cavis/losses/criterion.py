@@ -11,6 +11,7 @@ from cavis.config import LossConfig, Reading
 from cavis.losses.contrastive import Contrast, Instances, contrast, prototypes, track_contrast
 from cavis.losses.mask_losses import dice, mask_cross_entropy
 from cavis.losses.matching import GridTargets, Matches, match_first_appearance, match_frames, on_grid
+from cavis.losses.partial_labels import without_unknown
 from cavis.losses.point_sampling import Draw, sample_at, uncertain_points
 from cavis.records import ClipPrediction, FramePrediction, LayerPrediction, Targets
 
@@ -61,6 +62,7 @@ class InstanceLoss:
         for b, (clip, query_of) in enumerate(zip(objects, matches, strict=True)):
             frame, row = (query_of >= 0).nonzero(as_tuple=True)
             wanted[b, frame, query_of[frame, row]] = clip.labels[row]
+        logits = without_unknown(logits, wanted, [clip.unknown for clip in objects])
         weights = logits.new_ones(self.num_classes + 1)
         weights[-1] = self.config.no_object_weight
         return F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), weight=weights)
@@ -228,7 +230,7 @@ def stacked(clip: GridTargets) -> GridTargets:
     """The targets of :func:`as_picture`: the objects that are seen in the clip, all present."""
     seen = clip.present.any(dim=0)
     masks = clip.masks[:, seen].transpose(0, 1).flatten(1, 2)
-    return GridTargets(clip.labels[seen], masks[None], seen[seen][None], clip.ids[seen])
+    return GridTargets(clip.labels[seen], masks[None], seen[seen][None], clip.ids[seen], clip.unknown)
 
 
 def context_instances(

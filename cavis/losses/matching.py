@@ -29,6 +29,8 @@ class GridTargets(NamedTuple):
     masks: Float[Tensor, "T N H2 W2"]
     present: Bool[Tensor, "T N"]
     ids: Int[Tensor, "N"]
+    unknown: Int[Tensor, "_"]
+    """Labels whose objects may be there without being annotated."""
 
 
 def on_grid(targets: tuple[Targets, ...], mask_logits: Float[Tensor, "B T Q h w"]) -> tuple[GridTargets, ...]:
@@ -39,7 +41,8 @@ def on_grid(targets: tuple[Targets, ...], mask_logits: Float[Tensor, "B T Q h w"
     def prepare(clip: Targets) -> GridTargets:
         masks = clip.masks.to(device).transpose(0, 1).float()
         padded = F.pad(masks, (0, width - masks.shape[-1], 0, height - masks.shape[-2]))
-        return GridTargets(clip.labels.to(device), padded, clip.present.to(device).T, clip.ids.to(device))
+        known = (clip.labels.to(device), padded, clip.present.to(device).T, clip.ids.to(device))
+        return GridTargets(*known, clip.unknown.to(device))
 
     return tuple(prepare(clip) for clip in targets)
 

@@ -1,14 +1,18 @@
 """How a run begins: fresh weights from a seed, or those of an earlier stage."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from cavis.categories import COCO_AS
 from cavis.checkpoints.files import CheckpointError, load_weights, read_model_file
 from cavis.config import Preset, Stage, StageConfig
+from cavis.data.layouts import recognise
 from cavis.data.loaders import ClipSource, FolderSource, TwinsSource
-from cavis.data.ytvis_json import open_ytvis
+from cavis.data.mixing import MixedSource, PartlyLabelled, PicturesSource
+from cavis.data.opening import open_annotated
 from cavis.model import Cavis, build_model
 from cavis.training.stages import copy_heads
 
@@ -59,13 +63,29 @@ def schedule_of(preset: Preset, stage: Stage, steps: int | None = None) -> Stage
 
 
 def clip_source(data: str, preset: Preset) -> ClipSource:
-    """``twins``, or a folder in YouTube-VIS form whose categories are the preset's (ValueError otherwise)."""
+    """``twins``, or an annotated data set whose categories are the preset's (ValueError otherwise).
+
+    Pictures become clips by repetition; the released augmentation turns them, so that they move. COCO's categories are
+    given those of the preset's data set, where that is one of the paper's: what COCO does not have is unknown then.
+    """
     if data == "twins":
         return TwinsSource()
-    dataset = open_ytvis(data)
-    if dataset.names != preset.model.categories:
+    wanted = preset.model.categories
+    relabelled = next((mapping for mapping in COCO_AS.values() if mapping.names == wanted), None)
+    if recognise(data) == "coco" and relabelled is not None:
+        pictures = PicturesSource(open_annotated(data, categories=relabelled))
+        known = {wanted.index(name) for name in relabelled.counterparts.values()}
+        return PartlyLabelled(pictures, known, len(wanted))
+    dataset = open_annotated(data)
+    if dataset.names != wanted:
         raise ValueError(
-            f"expected the {len(preset.model.categories)} categories of preset {preset.name} in {data}, got "
-            f"{', '.join(dataset.names)}"
+            f"expected the {len(wanted)} categories of preset {preset.name} in {data}, got {', '.join(dataset.names)}"
         )
-    return FolderSource(dataset)
+    still = all(dataset.length(index) == 1 for index in range(len(dataset)))
+    return PicturesSource(dataset) if still else FolderSource(dataset)
+
+
+def mixed_source(data: Sequence[str], preset: Preset) -> ClipSource:
+    """One source, or several from which clips are drawn equally often."""
+    sources = [clip_source(one, preset) for one in data]
+    return sources[0] if len(sources) == 1 else MixedSource(sources)

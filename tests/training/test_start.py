@@ -1,0 +1,96 @@
+"""What a run is fed with."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from nano import batch_of, nano_model, nano_preset, squares
+from PIL import Image
+
+from cavis import rle
+from cavis.categories import COCO_AS, TWINS, YTVIS21
+from cavis.data.loaders import StepBatches
+from cavis.data.synthetic import TwinsConfig, synthesize
+from cavis.losses.criterion import SegmenterCriterion
+from cavis.presets import tiny
+from cavis.training.start import clip_source, mixed_source
+
+SIDE = 24
+
+
+def album(root, names):
+    """Pictures in COCO's form, each with one object of one of the categories."""
+    (root / "images").mkdir(parents=True)
+    mask = np.zeros((SIDE, SIDE), dtype=bool)
+    mask[4:12, 6:20] = True
+    content = {"images": [], "annotations": [], "categories": [{"id": i, "name": n} for i, n in enumerate(names, 1)]}
+    for i in range(1, len(names) + 1):
+        content["images"].append({"id": i, "file_name": f"{i}.png", "height": SIDE, "width": SIDE})
+        content["annotations"].append(
+            {"id": i, "image_id": i, "category_id": i, "iscrowd": 0, "area": 112, "bbox": [6, 4, 14, 8]}
+            | {"segmentation": rle.to_json(rle.encode(mask))}
+        )
+        Image.new("RGB", (SIDE, SIDE), (9 * i, 50, 90)).save(root / "images" / f"{i}.png")
+    (root / "instances.json").write_text(json.dumps(content))
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips") / "twins"
+    synthesize(folder, clips=2, seed=1, config=TwinsConfig(frames=3))
+    return str(folder)
+
+
+def draw(source, frames, seed=0):
+    return source.draw(np.random.default_rng(seed), lambda length, rng: [min(t, length - 1) for t in range(frames)])
+
+
+def test_videos_and_pictures_of_the_presets_categories_are_clips_alike(clips, tmp_path):
+    moving = draw(clip_source(clips, tiny()), 3)
+    still = draw(clip_source(album(tmp_path / "album", TWINS), tiny()), 3)
+    assert len(moving.frames) == len(still.frames) == 3
+    assert not moving.still
+    assert still.still
+    assert still.frames[0].equal(still.frames[2])
+    assert len(still.targets.labels) == 1
+
+
+def test_several_sources_are_drawn_from_equally(clips, tmp_path):
+    source = mixed_source([clips, album(tmp_path / "album", TWINS)], tiny())
+    still = sum(draw(source, 2, seed).still for seed in range(200))
+    assert 70 < still < 130
+
+
+def test_pictures_of_coco_train_a_video_preset_and_say_what_they_do_not_know(tmp_path):
+    preset = replace(tiny(), model=replace(tiny().model, categories=YTVIS21))
+    source = clip_source(album(tmp_path / "coco", ("skis", "dog")), preset)
+    drawn = [draw(source, 2, seed) for seed in range(20)]
+    labels = {YTVIS21[label] for clip in drawn for label in clip.targets.labels.tolist()}
+    assert labels == {"snowboard", "dog"}
+    unknown = {YTVIS21[label] for label in drawn[0].targets.unknown.tolist()}
+    assert unknown == set(YTVIS21) - set(COCO_AS["ytvis21"].counterparts.values())
+    batch = StepBatches(source, preset.segmenter, seed=0, num_classes=len(YTVIS21))[0]
+    assert all(len(targets.unknown) for targets in batch.targets)
+
+
+def test_other_categories_are_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match=r"expected the 20 categories of preset tiny in .*, got dog, kite"):
+        clip_source(album(tmp_path / "album", ("dog", "kite")), tiny())
+
+
+def test_unknown_labels_change_the_class_terms_and_nothing_else():
+    model, clip, preset = nano_model(), squares(), nano_preset()
+    criterion = SegmenterCriterion(preset.loss, preset.model.reading, preset.model.num_classes)
+
+    def terms(unknown):
+        batch = batch_of(replace(clip, targets=replace(clip.targets, unknown=unknown)))
+        return criterion(model.segmenter(batch.frames), batch.targets, torch.Generator().manual_seed(0))
+
+    with torch.no_grad():
+        plain, partial = terms(torch.zeros(0, dtype=torch.int64)), terms(torch.arange(3))
+    different = {name for name in plain if not plain[name].equal(partial[name])}
+    assert different
+    assert all(name.startswith("class") for name in different)
