@@ -91,6 +91,11 @@ COCO_PANOPTIC: tuple[str, ...] = (
 """COCO's 80 things, then its 53 kinds of stuff."""
 
 
+def plain_name(name: str) -> str:
+    """A name without what data sets write differently: ``Giant_panda`` and ``giant panda`` are one category."""
+    return "".join(letter for letter in name.casefold() if letter not in " -_")
+
+
 @dataclass(frozen=True)
 class CategoryMap:
     """How the categories of one data set are those of another, by name."""

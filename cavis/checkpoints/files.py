@@ -74,7 +74,7 @@ def model_header(about: ModelFile) -> dict[str, str]:
 
 def save_model(path: Path, model: nn.Module, about: ModelFile, dtype: torch.dtype = torch.float32) -> None:
     """Write the weights in ``dtype`` with ``about`` in the header."""
-    _write_model(path, model.state_dict(), about, dtype)
+    write_model(path, model.state_dict(), about, dtype)
 
 
 def read_model_file(path: Path) -> tuple[ModelFile, dict[str, Tensor]]:
@@ -107,7 +107,7 @@ def read_model_file(path: Path) -> tuple[ModelFile, dict[str, Tensor]]:
 def halve(source: Path, out: Path) -> None:
     """Rewrite a model file in fp16: half the size, for weights that ship with the package."""
     about, state = read_model_file(source)
-    _write_model(out, state, about, torch.float16)
+    write_model(out, state, about, torch.float16)
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -131,8 +131,17 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
 
 
 def save_training(path: Path, state: dict[str, Any]) -> None:
-    """Write a training state (tensors and plain values)."""
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    """Write a training state (tensors and plain values).
+
+    What cannot be written (a full disk) is a CheckpointError, and leaves the file before as it was.
+    """
+    try:
+        write_atomically(path, lambda temporary: torch.save(state, temporary))
+    except (OSError, RuntimeError) as error:  # torch's own writer turns a full disk into a RuntimeError
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"expected room to write {path}, but it failed ({reason}); what was there before is left as it was"
+        ) from error
 
 
 def read_training(path: Path) -> dict[str, Any]:
@@ -145,7 +154,10 @@ def read_training(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"expected a training checkpoint, but {path} cannot be read: {reason}") from error
 
 
-def _write_model(path: Path, weights: Mapping[str, Tensor], about: ModelFile, dtype: torch.dtype) -> None:
+def write_model(
+    path: Path, weights: Mapping[str, Tensor], about: ModelFile, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write weights by name in ``dtype`` with ``about`` in the header."""
     state = {
         key: (value.to(dtype) if value.is_floating_point() else value).contiguous() for key, value in weights.items()
     }

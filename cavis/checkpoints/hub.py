@@ -81,4 +81,14 @@ def load_model(name: str = DEFAULT_MODEL, device: str = "auto") -> ReadyModel:
     model.eval().requires_grad_(False)
     fold_norms(model.segmenter.backbone)
     model.to(best_device() if device == "auto" else device)
-    return ReadyModel(model, about, preset.inference, preset.world)
+    return ReadyModel(model, about, preset.inference, _world(about))
+
+
+def _world(about: ModelFile) -> str:
+    """What a model has seen: the preset's sentence, or the categories it was taught instead."""
+    preset = get_preset(about.preset)
+    names = about.config.categories
+    if names == preset.model.categories:
+        return preset.world
+    some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"I was taught a data set of my user's own: {some}."

@@ -1,5 +1,7 @@
 """``cavis evaluate``: a model measured on a data set."""
 
+import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,55 +10,81 @@ import typer
 from cavis.cli.shared import Device, Model, Overwrite, load, progress_bar
 
 
+class FormatName(StrEnum):
+    """The forms of data sets."""
+
+    YTVIS = "ytvis"
+    COCO = "coco"
+    VIPSEG = "vipseg"
+    VSPW = "vspw"
+    COCO_PANOPTIC = "coco_panoptic"
+
+
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="A data set in YouTube-VIS form.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Folder for the numbers.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="A data set: YouTube-VIS, OVIS, VIPSeg, VSPW.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for results and numbers.", show_default=False)],
     model: Model = "tiny",
+    form: Annotated[
+        FormatName | None, typer.Option("--format", help="If not told by the content.", show_default=False)
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="train, valid or test.", show_default=False)] = None,
+    skip_faulty: Annotated[bool, typer.Option("--skip-faulty", help="Leave out what is faulty in the data.")] = False,
     top_k: Annotated[int | None, typer.Option(help="Predictions a video.", min=1, show_default=False)] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Track every video of a data set and compare with its annotations (YouTube-VIS AP and AR).
+    """Run a model over every video of a data set and compare with the annotations.
 
-    Writes OUT/metrics.json (fractions) and OUT/results.json, and prints the table.
+    Instances: AP, AR, HOTA, IDF1 and a report; VIPSeg: VPQ and STQ; VSPW: mIoU. Writes OUT/metrics.json (fractions) and
+    the results in the form of the data set's server, and prints a table. What is found in a video is kept in
+    OUT/videos: the same command goes on where it was stopped. Under torchrun or accelerate launch the processes share
+    the videos.
 
     Example: cavis evaluate validation --model tiny --out scores
     """
-    import json
+    from cavis.checkpoints.hub import find_model
+    from cavis.evaluation.shards import ResultFolder, Share, file_digest
+    from cavis.evaluation.start import evaluate_videos, identity, open_dataset, prepare, task_for
 
-    from cavis.data.ytvis_json import open_ytvis
-    from cavis.evaluation.run import evaluate, metrics_json, results_json
-    from cavis.inference.choose import predictor_for
-    from cavis.inference.clip_files import output_folder
-
-    dataset = open_ytvis(folder)
-    ready = load(model, device)
-    if ready.inference.task != "instance":
-        raise ValueError(f"expected a model of the instance task, got {model!r} of the {ready.inference.task} task")
-    predictor = predictor_for(ready, top_k)
-    with output_folder(out, ("metrics.json", "results.json"), overwrite), progress_bar() as bar:
-        task = bar.add_task("evaluate", total=len(dataset))
-        evaluation = evaluate(
-            dataset, predictor.run, predictor.top_k, progress=lambda done: bar.update(task, completed=done)
-        )
-        (out / "results.json").write_text(json.dumps(results_json(evaluation.predictions)), encoding="utf-8")
-        if evaluation.metrics is None:
-            typer.echo(f"the annotations are hidden; {out / 'results.json'} is ready for the official server")
-            return
-        numbers = metrics_json(evaluation.metrics)
-        (out / "metrics.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-    _print_metrics(numbers, [(row.name, row.ap, row.ap50) for row in evaluation.per_category])
-    if evaluation.unmatched:
-        typer.echo(f"left out, for the data set has no such category: {', '.join(evaluation.unmatched)}")
+    share = Share.from_environment(os.environ)
+    dataset = open_dataset(folder, split, None if form is None else form.value, skip_faulty=skip_faulty)
+    ready = load(model, _own_device(device))
+    task = task_for(dataset, ready, out, top_k)
+    prepare(out, task, share, overwrite)
+    about = identity(dataset, ready, file_digest(find_model(model)), top_k)
+    results = ResultFolder(out, about, [video.id for video in dataset.videos])
+    with progress_bar() as bar:
+        row = bar.add_task("evaluate", total=None)
+        outcome = evaluate_videos(task, results, share, lambda done, of: bar.update(row, completed=done, total=of))
+    if dataset.left_out:
+        typer.echo(f"left out as faulty: {len(dataset.left_out)}, such as {dataset.left_out[0]}")
+    if outcome is None:
+        typer.echo(f"process {share.rank} of {share.processes}: its videos are done; the last process measures")
+        return
+    if outcome.unmatched:
+        typer.echo(f"left out, for the data set has no such category: {', '.join(outcome.unmatched)}")
+    if outcome.numbers is None:
+        typer.echo(f"the annotations are hidden; {out / task.files[0]} is ready for the official server")
+        return
+    _print(outcome.numbers, outcome.table)
 
 
-def _print_metrics(numbers: dict[str, float], rows: list[tuple[str, float, float]]) -> None:
+def _own_device(device: str) -> str:
+    """Of several GPUs each process of torchrun takes its own."""
+    import torch
+
+    number = os.environ.get("LOCAL_RANK")
+    return f"cuda:{number}" if device == "auto" and number and torch.cuda.is_available() else device
+
+
+def _print(numbers: dict[str, float], rows: list[list[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("category", "AP", "AP50")
-    for name, *values in rows:
-        table.add_row(name, *("-" if value < 0 else f"{value:.3f}" for value in values))
+    table = Table(*rows[0])
+    for row in rows[1:]:
+        table.add_row(*row)
     console = Console()
     console.print(table)
-    console.print("  ".join(f"{name} {value:.3f}" for name, value in numbers.items()))
+    shown = (f"{name} {value}" if isinstance(value, int) else f"{name} {value:.3f}" for name, value in numbers.items())
+    console.print("  ".join(shown))

@@ -1,6 +1,7 @@
-"""``cavis train``: one stage of a preset."""
+"""``cavis train``: one stage of a preset, or a model taught a data set of one's own."""
 
 import sys
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +11,14 @@ import typer
 from cavis.cli.shared import Device, progress_bar
 
 if TYPE_CHECKING:
+    from cavis.config import Preset, Stage, StageConfig
     from cavis.data.loaders import ClipSource
     from cavis.model import Cavis
     from cavis.training.loop import Run
 
 
 INTERRUPTED = 130
+LATEST = "latest.pt"
 
 
 class StageName(StrEnum):
@@ -27,8 +30,10 @@ class StageName(StrEnum):
 
 
 def train(
-    stage: Annotated[StageName, typer.Option(help="segmenter first, then tracker, then refiner.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and log.", show_default=False)],
+    stage: Annotated[
+        StageName | None, typer.Option(help="segmenter first, then tracker, then refiner.", show_default=False)
+    ] = None,
     preset: Annotated[str, typer.Option(help="Which model and schedule.")] = "tiny",
     data: Annotated[
         list[str], typer.Option(help="twins, or an annotated data set; given twice, both are drawn from equally.")
@@ -36,45 +41,106 @@ def train(
     start_from: Annotated[
         Path | None, typer.Option(help="Weights to start from; a later stage needs those of the one before.")
     ] = None,
+    own: Annotated[
+        str | None,
+        typer.Option("--from", help="A model to teach the categories of --data: a name or a file.", show_default=False),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Instead of the preset's.", min=1, show_default=False)] = None,
     seed: Annotated[int, typer.Option(help="Of weights, clips and points.", min=0)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 200,
     device: Device = "auto",
 ) -> None:
-    """Train one stage of a preset.
+    """Train one stage of a preset; or, with --from, a model on a data set of your own.
 
     OUT holds log.jsonl (a line a step), latest.pt (to resume exactly) and model.safetensors (to use). Ctrl-C stops
-    after the step it is in and leaves a checkpoint.
+    after the step it is in and leaves a checkpoint. With --from the segmenter and the tracker learn one after the
+    other, in OUT/segmenter and OUT/tracker, 500 steps each; categories and sizes are those of the data set.
 
     Example: cavis train --stage segmenter --out runs/seg && cavis train --stage tracker --start-from
     runs/seg/model.safetensors --out runs/track
-    """
-    from cavis.checkpoints.hub import best_device
-    from cavis.presets import get_preset
-    from cavis.training.loop import LATEST, Run
-    from cavis.training.start import fresh_model, mixed_source, require_start, schedule_of
 
+    Example: cavis train --data my_clips --from tiny --out runs/mine
+    """
+    from cavis.presets import get_preset
+    from cavis.training.start import require_start, schedule_of
+
+    how = _How(tuple(data), seed, resume, checkpoint_every, device)
+    if own is not None:
+        if stage is not None or start_from is not None or preset != "tiny":
+            raise ValueError("expected --from without --stage, --start-from and --preset, for it stands for all three")
+        _train_own(own, out, steps, how)
+        return
+    if stage is None:
+        raise ValueError("expected --stage segmenter, tracker or refiner, or --from MODEL; got neither")
     plan = get_preset(preset)
-    schedule = schedule_of(plan, stage.value, steps)
-    begun = (out / LATEST).exists()
+    if not (out / LATEST).exists():
+        require_start(stage.value, start_from)
+    _train_stage(plan, stage.value, schedule_of(plan, stage.value, steps), out, start_from, how)
+
+
+@dataclass(frozen=True)
+class _How:
+    """What all stages of a command share."""
+
+    data: tuple[str, ...]
+    seed: int
+    resume: bool
+    checkpoint_every: int
+    device: str
+
+
+def _train_own(own: str, out: Path, steps: int | None, how: _How) -> None:
+    """Segmenter, then tracker, on a data set of one's own; ends where it is interrupted."""
+    from cavis.checkpoints.files import read_model_file
+    from cavis.checkpoints.hub import find_model
+    from cavis.training.loop import MODEL
+    from cavis.training.own_data import START, categories_of, own_preset, write_joined, write_start
+
+    begun = (out / START).exists()
+    _check_begun(out, begun=begun, resume=how.resume, what=START)
+    source = find_model(own)
+    plan = own_preset(read_model_file(source)[0], categories_of(how.data), steps)
+    if not begun:
+        write_start(source, plan, how.seed, out / START)
+    segmenter, tracker = out / "segmenter", out / "tracker"
+    going_on = replace(how, resume=(segmenter / LATEST).exists())
+    _train_stage(plan, "segmenter", plan.segmenter, segmenter, out / START, going_on)
+    joined = out / "joined.safetensors"
+    if not (tracker / LATEST).exists():
+        write_joined(segmenter / MODEL, out / START, joined)
+    going_on = replace(how, resume=(tracker / LATEST).exists())
+    _train_stage(plan, "tracker", plan.tracker, tracker, joined, going_on)
+
+
+def _check_begun(out: Path, *, begun: bool, resume: bool, what: str) -> None:
     if begun and not resume:
         raise FileExistsError(f"{out} holds a run already; expected --resume to go on with it, or another folder")
     if resume and not begun:
-        raise FileNotFoundError(f"expected a checkpoint {LATEST} to resume from in {out}, found none")
-    if not begun:
-        require_start(stage.value, start_from)
-    model = fresh_model(plan, stage.value, seed, None if begun else start_from)
-    source = mixed_source(data, plan)
+        raise FileNotFoundError(f"expected a checkpoint {what} to resume from in {out}, found none")
+
+
+def _train_stage(
+    plan: "Preset", stage: "Stage", schedule: "StageConfig", out: Path, start_from: Path | None, how: _How
+) -> None:
+    """One stage to its end; an interruption ends the command."""
+    from cavis.checkpoints.hub import best_device
+    from cavis.training.loop import Run
+    from cavis.training.start import fresh_model, mixed_source
+
+    begun = (out / LATEST).exists()
+    _check_begun(out, begun=begun, resume=how.resume, what=LATEST)
+    model = fresh_model(plan, stage, how.seed, None if begun else start_from)
+    source = mixed_source(how.data, plan)
     out.mkdir(parents=True, exist_ok=True)
     run = Run(
         preset=plan,
-        stage=stage.value,
+        stage=stage,
         schedule=schedule,
-        seed=seed,
+        seed=how.seed,
         folder=out,
-        checkpoint_every=checkpoint_every,
-        device=best_device() if device == "auto" else device,
+        checkpoint_every=how.checkpoint_every,
+        device=best_device() if how.device == "auto" else how.device,
     )
     done = _train_with_progress(run, model, source)
     typer.echo(f"{done} of {schedule.steps} steps -> {out}")

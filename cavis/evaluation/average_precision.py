@@ -154,22 +154,23 @@ def _cells(
 def _video_cells(
     truths: list[GroundTruthTrack], predictions: list[PredictedTrack], category_ids: set[int]
 ) -> list[_Cell]:
-    truth_masks = TrackMasks.measure([track.masks for track in truths])
-    predicted_masks = TrackMasks.measure([track.masks for track in predictions])
+    truth_ids = np.array([track.category_id for track in truths], dtype=np.int64)
+    predicted_ids = np.array([track.category_id for track in predictions], dtype=np.int64)
+    kinds = np.unique(np.concatenate([truth_ids, predicted_ids]))
+    truth_masks = TrackMasks.measure([track.masks for track in truths], np.searchsorted(kinds, truth_ids))
+    predicted_masks = TrackMasks.measure([track.masks for track in predictions], np.searchsorted(kinds, predicted_ids))
     measured = truth_masks.mean_areas
     areas = np.array([m if track.area is None else track.area for track, m in zip(truths, measured, strict=True)])
     crowd = np.array([track.iscrowd for track in truths], dtype=bool)
     scores = np.array([track.score for track in predictions], dtype=np.float64)
-    truth_ids = np.array([track.category_id for track in truths], dtype=np.int64)
-    predicted_ids = np.array([track.category_id for track in predictions], dtype=np.int64)
+    predicted_areas = predicted_masks.mean_areas
+    iou = video_iou(predicted_masks, truth_masks, THRESHOLDS[0])  # a lower one never matches
     cells = []
-    for category in sorted(category_ids & {*truth_ids.tolist(), *predicted_ids.tolist()}):
+    for category in sorted(category_ids.intersection(kinds.tolist())):
         g = np.flatnonzero(truth_ids == category)
         d = np.flatnonzero(predicted_ids == category)
         d = d[np.argsort(-scores[d], kind="stable")][: LIMITS[-1]]
-        few = predicted_masks.select(d)
-        iou = video_iou(few, truth_masks.select(g))
-        cells.append(_Cell(category, scores[d], few.mean_areas, areas[g], crowd[g], iou))
+        cells.append(_Cell(category, scores[d], predicted_areas[d], areas[g], crowd[g], iou[np.ix_(d, g)]))
     return cells
 
 

@@ -25,42 +25,51 @@ _MOST_PAIRS = 8_000
 class TrackMasks:
     """The masks of some tracks of one video, measured once: what overlaps are computed from."""
 
-    packed: Sequence[Sequence[dict[str, Any] | None]]
-    """N rows of T entries for pycocotools, None where there is no mask (widths: see `intersections`)."""
+    packed: Sequence[dict[str, Any] | None]
+    """Masks for pycocotools, T for each of some tracks, None where there is no mask (widths: see `_shared`)."""
+    starts: Int[np.ndarray, "N"]
+    """Where in ``packed`` each track begins."""
+    kinds: Int[np.ndarray, "N"]
+    """Only tracks of the same kind are compared; 0, 1, 2, ..."""
     areas: Int[np.ndarray, "N T"]
     """Pixels of each track in each frame; 0 where it has no mask or an empty one."""
     size: tuple[int, int] | None
     """Height and width of all masks; None if there is none."""
 
     @classmethod
-    def measure(cls, tracks: Sequence[Sequence[Rle | None]]) -> "TrackMasks":
-        """Measure tracks given as one mask (or None) a frame; a ValueError if their lengths or mask sizes differ."""
+    def measure(cls, tracks: Sequence[Sequence[Rle | None]], kinds: Int[np.ndarray, "N"] | None = None) -> "TrackMasks":
+        """Measure tracks given as one mask (or None) a frame; a ValueError if their lengths or mask sizes differ.
+
+        ``kinds``: small numbers from 0; None: all tracks are of one kind.
+        """
         lengths = {len(track) for track in tracks}
         if len(lengths) > 1:
             raise ValueError(f"expected tracks of one length, got {sorted(lengths)} frames")
-        sizes = set(map(attrgetter("height", "width"), filter(None, chain.from_iterable(tracks))))
+        number, length = len(tracks), max(lengths, default=0)
+        masks = list(chain.from_iterable(tracks))
+        sizes = set(map(attrgetter("height", "width"), filter(None, masks)))
         if len(sizes) > 1:
             raise ValueError(f"expected masks of one size, got {_listed(sizes)}")
         size = next(iter(sizes), None)
-        shape = (len(tracks), max(lengths, default=0))
+        kinds = np.zeros(number, dtype=np.int64) if kinds is None else kinds
         height, width = size or (0, 0)
-        marked = [(height, width + t) for t in range(shape[1])]
-        # Lists are built faster than tuples from generators, and of masks there are many.
-        packed = [
-            [mask and {"size": marks, "counts": mask.counts} for mask, marks in zip(track, marked, strict=True)]
-            for track in tracks
+        marked = [
+            [(height, width + kind * length + t) for t in range(length)] for kind in range(kinds.max(initial=0) + 1)
         ]
-        present = np.fromiter(map(bool, chain.from_iterable(packed)), dtype=bool, count=shape[0] * shape[1])
-        areas = np.zeros(shape, dtype=np.int64)
-        areas[present.reshape(shape)] = _areas(list(filter(None, chain.from_iterable(packed))))
-        return cls(packed, areas, size)
+        marks = chain.from_iterable(marked[kind] for kind in kinds.tolist())
+        # Lists are built faster than tuples from generators, and of masks there are many.
+        packed = [mask and {"size": one, "counts": mask.counts} for mask, one in zip(masks, marks, strict=True)]
+        present = np.array([mask is not None for mask in packed], dtype=bool)
+        areas = np.zeros(number * length, dtype=np.int64)
+        areas[present] = _areas([mask for mask in packed if mask is not None])
+        return cls(packed, np.arange(number) * length, kinds, areas.reshape(number, length), size)
 
     def __len__(self) -> int:
-        return len(self.packed)
+        return len(self.starts)
 
     def select(self, rows: Sequence[int] | Int[np.ndarray, "n"]) -> "TrackMasks":
         """Only these tracks, in this order."""
-        return TrackMasks([self.packed[row] for row in rows], self.areas[rows], self.size)
+        return TrackMasks(self.packed, self.starts[rows], self.kinds[rows], self.areas[rows], self.size)
 
     @property
     def mean_areas(self) -> Float[np.ndarray, "N"]:
@@ -68,10 +77,12 @@ class TrackMasks:
         return self.areas.sum(1) / np.maximum((self.areas > 0).sum(1), 1)
 
 
-def intersections(predicted: TrackMasks, truth: TrackMasks) -> Int[np.ndarray, "D G"]:
-    """Pixels that each predicted track shares with each annotated one, summed over the frames."""
+def intersections(
+    predicted: TrackMasks, truth: TrackMasks, frames: Int[np.ndarray, "F"] | None = None
+) -> Int[np.ndarray, "D G"]:
+    """Pixels that each predicted track shares with each annotated one, summed over the frames (None: all)."""
     shared = np.zeros((len(predicted), len(truth)), dtype=np.int64)
-    for d, g, _, pixels in _shared(predicted, truth):
+    for d, g, _, pixels in _shared(predicted, truth, frames):
         np.add.at(shared, (d, g), pixels)
     return shared
 
@@ -98,41 +109,60 @@ class _Shared(NamedTuple):
     pixels: Int[np.ndarray, "n"]
 
 
-def _shared(predicted: TrackMasks, truth: TrackMasks) -> Iterator[_Shared]:
+def _shared(predicted: TrackMasks, truth: TrackMasks, wanted: Int[np.ndarray, "F"] | None = None) -> Iterator[_Shared]:
     """All pairs of masks of the same frame that overlap, some frames at a time.
 
     One call of pycocotools costs far more than one pair of masks, so a call gets many frames. It compares all masks
-    with all, but skips those of unequal size, and nothing but that check ever reads the width: each frame's masks
-    claim a width of their own (see `TrackMasks.measure`), so only masks of the same frame are compared.
+    with all, but skips those of unequal size, and nothing but that check ever reads the width: the masks of each
+    frame and kind claim a width of their own (see `TrackMasks.measure`), so only those are compared.
     """
     if len(predicted) == 0 or len(truth) == 0:
         return
-    frames = np.flatnonzero(predicted.areas.any(0) & truth.areas.any(0))
+    frames = np.arange(predicted.areas.shape[1]) if wanted is None else wanted
+    frames = frames[predicted.areas[:, frames].any(0) & truth.areas[:, frames].any(0)]
     block = max(1, int((_MOST_PAIRS / (len(predicted) * len(truth))) ** 0.5))
     for start in range(0, len(frames), block):
         d, d_frame = _present(predicted, frames[start : start + block])
         g, g_frame = _present(truth, frames[start : start + block])
         # With "crowd" set, pycocotools divides the intersection by the prediction's own area: multiplying by it and
         # rounding gives the integer back exactly.
-        first = [predicted.packed[row][t] for row, t in zip(d.tolist(), d_frame.tolist(), strict=True)]
-        second = [truth.packed[row][t] for row, t in zip(g.tolist(), g_frame.tolist(), strict=True)]
+        first = [predicted.packed[place] for place in (predicted.starts[d] + d_frame).tolist()]
+        second = [truth.packed[place] for place in (truth.starts[g] + g_frame).tolist()]
         share = np.asarray(coco_mask.iou(first, second, [1] * len(second)))
         i, j = np.nonzero(share > 0)
         pixels = np.rint(share[i, j] * predicted.areas[d[i], d_frame[i]])
         yield _Shared(d[i], g[j], d_frame[i], pixels.astype(np.int64))
 
 
-def video_iou(predicted: TrackMasks, truth: TrackMasks) -> Float[np.ndarray, "D G"]:
+def video_iou(predicted: TrackMasks, truth: TrackMasks, at_least: float = 0.0) -> Float[np.ndarray, "D G"]:
     """Spatio-temporal IoU of each predicted track with each annotated one, 0 ... 1.
 
     The intersections of all frames over the unions of all frames: a frame in which only one of the two has a mask
-    adds its area to the union, a frame in which neither has adds nothing. Two tracks without any pixel overlap by 0.
-    A ValueError if the two sides differ in length or in mask size.
+    adds its area to the union, a frame in which neither has adds nothing. Two tracks without any pixel, or of different
+    kinds, overlap by 0.
+    What is below ``at_least`` may be given as 0: pairs are dropped when their areas, and what they share in every
+    second frame, leave no hope. A ValueError if the two sides differ in length or in mask size.
     """
     if len(predicted) == 0 or len(truth) == 0:
         return np.zeros((len(predicted), len(truth)))
     _check_alike(predicted, truth)
-    shared = intersections(predicted, truth)
+    shared = np.zeros((len(predicted), len(truth)), dtype=np.int64)
+    hopeful = predicted.kinds[:, None] == truth.kinds
+    halves = [np.arange(start, predicted.areas.shape[1], 2) for start in (0, 1)]
+    most = [_most_shared(predicted, truth, frames) for frames in halves]
+    for frames, here, later in zip(halves, most, (most[1], 0), strict=True):
+        hopeful &= _iou(shared + here + later, predicted, truth) >= at_least
+        d, g = np.flatnonzero(hopeful.any(1)), np.flatnonzero(hopeful.any(0))
+        shared[np.ix_(d, g)] += intersections(predicted.select(d), truth.select(g), frames)
+    return np.where(hopeful, _iou(shared, predicted, truth), 0.0)
+
+
+def _most_shared(predicted: TrackMasks, truth: TrackMasks, frames: Int[np.ndarray, "F"]) -> Int[np.ndarray, "D G"]:
+    """What two tracks can share in some frames at most: two masks share no more pixels than the smaller one has."""
+    return np.stack([np.minimum(predicted.areas[:, frames], row).sum(1) for row in truth.areas[:, frames]], axis=1)
+
+
+def _iou(shared: Int[np.ndarray, "D G"], predicted: TrackMasks, truth: TrackMasks) -> Float[np.ndarray, "D G"]:
     union = predicted.areas.sum(1)[:, None] + truth.areas.sum(1) - shared
     return np.where(union > 0, shared / np.maximum(union, 1), 0.0)
 

@@ -94,7 +94,7 @@ def write_report(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = ReportFiles(folder / "report.html", folder / "categories.csv")
-    for path, text in zip(files, (page, _csv(rows)), strict=True):
+    for path, text in zip(files, (page, csv_text(rows)), strict=True):
         part = path.with_name(path.name + ".part")
         part.write_text(text, encoding="utf-8", newline="")
         part.replace(path)
@@ -152,7 +152,8 @@ def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
-def _csv(rows: Sequence[Sequence[str]]) -> str:
+def csv_text(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a table of comma-separated values."""
     stream = StringIO()
     csv.writer(stream).writerows(rows)
     return stream.getvalue()

@@ -1,13 +1,14 @@
 """Run a predictor over a data set and measure what it finds."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from cavis import rle
+from cavis.categories import plain_name
 from cavis.data.run_lengths import check_runs
 from cavis.data.ytvis_json import Video, YtvisDataset
 from cavis.evaluation.average_precision import (
@@ -53,18 +54,35 @@ def evaluate(
     """
     predictions: list[PredictedTrack] = []
     unmatched: dict[str, None] = {}
-    for index, video in enumerate(dataset.videos):
-        with dataset.source(index) as source:
-            result = predict(source)
-        _check_result(video, result)
-        category_ids = match_categories(result.categories, dataset.categories)
-        unmatched.update(
-            dict.fromkeys(name for name, id_ in zip(result.categories, category_ids, strict=True) if id_ is None)
-        )
-        predictions.extend(islice(_predicted(video, result, category_ids), top_k))
+    for index in range(len(dataset)):
+        found, unknown = predict_video(dataset, index, predict, top_k)
+        predictions.extend(found)
+        unmatched.update(dict.fromkeys(unknown))
         if progress is not None:
             progress(index + 1)
-    return Evaluation(_measure(dataset, predictions), tuple(predictions), tuple(unmatched))
+    return measure(dataset, predictions, tuple(unmatched))
+
+
+def predict_video(
+    dataset: YtvisDataset, index: int, predict: Predict, top_k: int
+) -> tuple[tuple[PredictedTrack, ...], tuple[str, ...]]:
+    """The ``top_k`` best predictions of one video, and the categories of the model that the data set does not know.
+
+    A ValueError if the result has another length or size than the video.
+    """
+    video = dataset.videos[index]
+    with dataset.source(index) as source:
+        result = predict(source)
+    _check_result(video, result)
+    category_ids = match_categories(result.categories, dataset.categories)
+    unknown = tuple(name for name, id_ in zip(result.categories, category_ids, strict=True) if id_ is None)
+    return tuple(islice(_predicted(video, result, category_ids), top_k)), unknown
+
+
+def measure(dataset: YtvisDataset, predictions: Iterable[PredictedTrack], unmatched: Sequence[str] = ()) -> Evaluation:
+    """Compare predictions with the annotations of their data set, where it has any."""
+    kept = tuple(predictions)
+    return Evaluation(_measure(dataset, kept), kept, tuple(unmatched))
 
 
 def ground_truth(dataset: YtvisDataset) -> list[GroundTruthTrack]:
@@ -81,8 +99,8 @@ def match_categories(names: Iterable[str], categories: Mapping[int, str]) -> tup
 
     Names are compared without regard to capitals, spaces, hyphens and underscores (``Giant_panda``, ``giant panda``).
     """
-    ids = {_plain(name): id_ for id_, name in categories.items()}
-    return tuple(ids.get(_plain(name)) for name in names)
+    ids = {plain_name(name): id_ for id_, name in categories.items()}
+    return tuple(ids.get(plain_name(name)) for name in names)
 
 
 def metrics_json(metrics: VisMetrics) -> dict[str, float]:
@@ -118,27 +136,32 @@ def read_results(path: str | Path, dataset: YtvisDataset) -> list[PredictedTrack
         raise ValueError(f"{path}: expected a json file, got something else ({error})") from error
     if not isinstance(entries, list):
         raise ValueError(f"{path}: expected a list of predictions, got {type(entries).__name__}")
+    return predictions_from_json(entries, dataset, str(path))
+
+
+def predictions_from_json(entries: Sequence[Any], dataset: YtvisDataset, where: str) -> list[PredictedTrack]:
+    """What :func:`results_json` made of predictions; ValueErrors name ``where`` and the entry that does not fit."""
     videos = {video.id: video for video in dataset.videos}
     predictions = []
     for index, entry in enumerate(entries):
         try:
             predictions.append(_read_prediction(entry, videos))
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{path}: prediction {index}: missing or malformed: {error}") from error
+            raise ValueError(f"{where}: prediction {index}: missing or malformed: {error}") from error
         except ValueError as error:
-            raise ValueError(f"{path}: prediction {index}: {error}") from error
+            raise ValueError(f"{where}: prediction {index}: {error}") from error
     return predictions
 
 
 def evaluate_results(dataset: YtvisDataset, predictions: Iterable[PredictedTrack]) -> VisMetrics:
     """Measure predictions made elsewhere; a ValueError for a data set without annotations."""
-    metrics = _measure(dataset, list(predictions))
+    metrics = _measure(dataset, tuple(predictions))
     if metrics is None:
         raise ValueError(f"expected a data set with annotations to compare with, got {dataset.path}, which has none")
     return metrics
 
 
-def _measure(dataset: YtvisDataset, predictions: list[PredictedTrack]) -> VisMetrics | None:
+def _measure(dataset: YtvisDataset, predictions: Sequence[PredictedTrack]) -> VisMetrics | None:
     if not dataset.annotated:
         return None
     return average_precision(ground_truth(dataset), predictions, dataset.categories)
@@ -170,7 +193,3 @@ def _read_prediction(entry: dict[str, Any], videos: Mapping[int, Video]) -> Pred
     masks = tuple(rle.from_json(one, video.height, video.width) if one else None for one in segmentations)
     check_runs(masks)
     return PredictedTrack(video.id, int(entry["category_id"]), float(entry["score"]), masks)
-
-
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter not in " -_")

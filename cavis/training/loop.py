@@ -5,12 +5,13 @@ of their own), so a run that was stopped and resumed ends with the same weights 
 """
 
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -20,13 +21,17 @@ from cavis.config import Preset, Stage, StageConfig, model_config_to_json
 from cavis.data.loaders import ClipSource, StepBatches, batches_from
 from cavis.model import Cavis
 from cavis.records import ClipBatch, Targets
-from cavis.training.log import StepReport, TrainingLog
+from cavis.training.log import StepReport, TrainingLog, read_log
 from cavis.training.optimizer import build_optimizer, build_schedule
 from cavis.training.stages import STAGES, TrainingStage
+from cavis.training.watch import FAILED_STEP, FailedStep, LossWatch, clips_of_step, not_finite, point_draws, save_failed
 
 LATEST = "latest.pt"
 MODEL = "model.safetensors"
 LOG = "log.jsonl"
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,17 @@ class Run:
     checkpoint_every: int = 200
     device: str = "cpu"
     workers: int = 1
+    precision: Precision | None = None
+    """Of the forward pass; None is fp16 on CUDA and fp32 elsewhere. fp16 needs CUDA."""
+
+    def __post_init__(self) -> None:
+        if self.precision == "fp16" and self.kind != "cuda":
+            raise ValueError(f"expected a CUDA device for precision fp16, got {self.device}; bf16 runs everywhere")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the forward pass."""
+        return _TYPES[self.precision or ("fp16" if self.kind == "cuda" else "fp32")]
 
     @property
     def kind(self) -> str:
@@ -55,16 +71,20 @@ def train(run: Run, model: Cavis, source: ClipSource, stop: threading.Event | No
     generator being closed), the last step is checkpointed. What ends it inside a step leaves the checkpoint before.
     """
     schedule = run.schedule
+    _require_one_process()
+    for leftover in run.folder.glob(".*.part"):  # of a checkpoint that a killed run was writing
+        leftover.unlink()
     model.to(run.device)
     stage = STAGES[run.stage](model, run.preset)
     optimizer = build_optimizer(stage.learning, schedule)
     rates = build_schedule(optimizer, schedule)
-    scaler = torch.amp.GradScaler(run.kind, enabled=run.kind == "cuda")
+    scaler = torch.amp.GradScaler(run.kind, enabled=run.dtype == torch.float16)
     parts = {"model": model, "optimizer": optimizer, "rates": rates, "scaler": scaler}
     done = saved = restore(run, parts)
     preset = run.preset
     dataset = StepBatches(source, schedule, seed=run.seed, num_classes=preset.model.num_classes, rules=preset.rules)
     with TrainingLog(run.folder / LOG, start=done) as log:
+        watch = LossWatch(schedule.warmup, [(line["step"], line["loss"]) for line in read_log(run.folder / LOG)])
         between = True  # inside a step weights and statistics belong to no step
         try:
             for batch in batches_from(dataset, done, schedule.steps, run.workers):
@@ -72,6 +92,7 @@ def train(run: Run, model: Cavis, source: ClipSource, stop: threading.Event | No
                 report = _step(run, stage, (optimizer, rates, scaler), batch, done)
                 done, between = done + 1, True
                 log.write(report)
+                watch.check(done, report.loss)
                 if done % run.checkpoint_every == 0:
                     save_run(run, parts, done)
                     saved = done
@@ -88,20 +109,19 @@ def _step(run: Run, stage: TrainingStage, tools: tuple[Any, Any, Any], batch: Cl
     optimizer, rates, scaler = tools
     started = time.perf_counter()
     steps = run.schedule.steps
-    generator = torch.Generator().manual_seed(run.seed * 1_000_003 + done)
     rate = optimizer.param_groups[-1]["lr"]
-    with torch.autocast(run.kind, enabled=run.kind == "cuda"):
-        terms = stage.terms(to_device(batch, run.device), done / steps, generator)
+    with torch.autocast(run.kind, dtype=run.dtype, enabled=run.dtype != torch.float32):
+        moved = to_device(batch, run.device)
+        terms = stage.terms(moved, done / steps, point_draws(run.seed, done))
         loss = torch.stack(list(terms.values())).sum()
     if not math.isfinite(loss.item()):
-        bad = [name for name, value in terms.items() if not math.isfinite(value.item())]
-        raise FloatingPointError(f"the loss of step {done + 1} is not finite (terms: {', '.join(bad)})")
+        raise _failure(run, stage, batch, terms, done, "loss")
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()
     scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(stage.learning.parameters(), run.schedule.max_gradient_norm)
     if not scaler.is_enabled() and not math.isfinite(norm):  # a scaler leaves such a step out by itself
-        raise FloatingPointError(f"the gradient of step {done + 1} is not finite")
+        raise _failure(run, stage, batch, terms, done, "gradient")
     scaler.step(optimizer)
     scaler.update()
     rates.step()
@@ -114,6 +134,39 @@ def _step(run: Run, stage: TrainingStage, tools: tuple[Any, Any, Any], batch: Cl
         gradient_norm=float(norm),
         seconds=time.perf_counter() - started,
     )
+
+
+def _failure(
+    run: Run, stage: TrainingStage, batch: ClipBatch, terms: dict[str, torch.Tensor], done: int, what: str
+) -> FloatingPointError:
+    """Keep the failed step beside the checkpoint, and the error that says where it came from."""
+    values = {name: value.item() for name, value in terms.items()}
+    bad = not_finite(values)
+    detail = f" (terms: {', '.join(bad)})" if bad else ""
+    sentence = (
+        f"the {what} of step {done + 1} is not finite{detail}; {clips_of_step(run.seed, done, len(batch.targets))}"
+    )
+    failed = FailedStep(
+        stage=run.stage,
+        step=done + 1,
+        steps=run.schedule.steps,
+        seed=run.seed,
+        batch=batch,
+        terms=values,
+        weights=stage.model.state_dict(),
+    )
+    try:
+        save_failed(run.folder / FAILED_STEP, failed)
+    except CheckpointError as error:
+        return FloatingPointError(f"{sentence}; {error}")
+    return FloatingPointError(f"{sentence}; the step is kept in {run.folder / FAILED_STEP}")
+
+
+def _require_one_process() -> None:
+    """Several processes would write over each other's files."""
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world != "1":
+        raise ValueError(f"expected one training process, got {world}: training on several devices is not supported")
 
 
 def to_device(batch: ClipBatch, device: str) -> ClipBatch:
@@ -132,7 +185,10 @@ def save_run(run: Run, parts: dict[str, Any], done: int) -> None:
         stage=run.stage,
         training=f"{run.stage} stage, {done} of {run.schedule.steps} steps, seed {run.seed}",
     )
-    save_model(run.folder / MODEL, model, about)
+    try:
+        save_model(run.folder / MODEL, model, about)
+    except OSError as error:
+        raise CheckpointError(f"expected room to write {run.folder / MODEL}, but it failed ({error})") from error
     state = {name: part.state_dict() for name, part in parts.items()}
     save_training(run.folder / LATEST, state | _identity(run) | {"done": done})
 
@@ -146,13 +202,15 @@ def restore(run: Run, parts: dict[str, Any]) -> int:
     if not path.exists():
         return 0
     state = read_training(path)
-    wanted = _flat(_identity(run))
-    found = _flat({key: state.get(key) for key in _identity(run)})
-    different = [key for key in wanted if found.get(key) != wanted[key]]
+    wanted = _identity(run)
+    records = {"schedule": run.schedule, "config": run.preset.model, "loss": run.preset.loss, "rules": run.preset.rules}
+    found = {key: _completed(state.get(key), records[key]) if key in records else state.get(key) for key in wanted}
+    wanted, found = _flat(wanted), _flat(found)
+    different = [key for key in wanted | found if found.get(key) != wanted.get(key)]
     if different:
         raise CheckpointError(
             f"{run.folder} holds another run ({', '.join(f'{key} {found.get(key)!r}' for key in different)}); "
-            f"expected {', '.join(f'{key} {wanted[key]!r}' for key in different)}"
+            f"expected {', '.join(f'{key} {wanted.get(key)!r}' for key in different)}"
         )
     for name, part in parts.items():
         part.load_state_dict(state[name])
@@ -169,6 +227,23 @@ def _identity(run: Run) -> dict[str, Any]:
         "loss": asdict(run.preset.loss),
         "rules": asdict(run.preset.rules),
     }
+
+
+def _completed(found: Any, record: Any) -> Any:
+    """Stored entries of a record, with the defaults of the fields that it did not have when they were stored."""
+    if not isinstance(found, dict) or not is_dataclass(record):
+        return found
+    entries = dict(found)
+    for field in fields(record):
+        if field.name in entries:
+            entries[field.name] = _completed(entries[field.name], getattr(record, field.name))
+            continue
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if default is not MISSING:
+            entries[field.name] = (
+                asdict(default) if is_dataclass(default) and not isinstance(default, type) else default
+            )
+    return entries
 
 
 def _flat(entries: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -82,3 +82,35 @@ def test_different_sizes_and_lengths_are_refused_in_words():
         iou([[small]], [[small, small]])
     with pytest.raises(ValueError, match="one length"):
         TrackMasks.measure([[small], [small, small]])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_only_what_is_below_the_least_iou_asked_for_is_left_out(seed):
+    sides = [TrackMasks.measure(random_tracks(seed + offset, 12)[1]) for offset in (0, 0, 50)]
+    for truth in sides[1:]:
+        whole = video_iou(sides[0], truth)
+        for least in (0.05, 0.1, 0.5, 1.0):
+            few = video_iou(sides[0], truth, least)
+            np.testing.assert_array_equal(few[whole >= least], whole[whole >= least])
+            assert ((few == whole) | (few == 0)).all()
+    assert (whole > 0.05).any()
+
+
+def test_hopeless_pairs_are_not_compared(monkeypatch):
+    compared = []
+    small, large = np.zeros((9, 9), dtype=bool), np.ones((9, 9), dtype=bool)
+    small[:3] = True
+    tracks = [[rle.encode(mask)] * 4 for mask in (small, large)]
+    sides = [TrackMasks.measure(tracks[:1]), TrackMasks.measure(tracks[1:])]
+    monkeypatch.setattr("cavis.evaluation.masks.coco_mask.iou", lambda *given: compared.append(given))
+    assert video_iou(*sides, 0.5) == 0
+    assert not compared
+
+
+def test_tracks_of_different_kinds_do_not_meet():
+    sides = [random_tracks(seed, 6)[1] for seed in (0, 1)]
+    kinds = [np.array([0, 2, 1, 1, 0, 2]), np.array([1, 1, 0, 2, 2, 2])]
+    measured = [TrackMasks.measure(side, kind) for side, kind in zip(sides, kinds, strict=True)]
+    expected = np.where(kinds[0][:, None] == kinds[1], iou(*sides), 0.0)
+    np.testing.assert_array_equal(video_iou(*measured), expected)
+    assert (expected < iou(*sides)).any()

@@ -1,4 +1,4 @@
-"""``cavis data check`` as a user types it."""
+"""A data set of one's own, from the check to a model, as a user types it."""
 
 import json
 import subprocess
@@ -6,12 +6,17 @@ import sys
 
 import pytest
 
+from cavis.checkpoints.files import read_model_file
 from cavis.data.synthetic import TwinsConfig, synthesize
 
 
-def check(*arguments):
-    command = [sys.executable, "-m", "cavis", "data", "check", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+def cavis(*arguments):
+    command = [sys.executable, "-m", "cavis", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def check(path):
+    return cavis("data", "check", path)
 
 
 @pytest.fixture
@@ -45,3 +50,29 @@ def test_what_is_no_data_set_is_said(tmp_path):
     assert done.returncode == 1
     assert "no data set" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_one_command_teaches_a_model_the_categories_of_a_folder_of_clips(tmp_path):
+    synthesize(tmp_path / "clips", clips=2, seed=1, config=TwinsConfig(frames=3, height=64, width=96))
+    content = (tmp_path / "clips" / "annotations.json").read_text()
+    (tmp_path / "clips" / "annotations.json").write_text(content.replace('"airplane"', '"glider"'))
+    train = ("train", "--data", tmp_path / "clips", "--from", "tiny", "--steps", 1, "--out", tmp_path / "mine")
+    done = cavis(*train)
+    assert done.returncode == 0, done.stderr
+    again = cavis(*train)
+    assert again.returncode == 2
+    assert "--resume" in again.stderr
+    assert cavis(*train, "--resume").returncode == 0
+    model = tmp_path / "mine" / "tracker" / "model.safetensors"
+    assert read_model_file(model)[0].config.categories[0] == "glider"
+    scores = cavis("evaluate", tmp_path / "clips", "--model", model, "--out", tmp_path / "scores")
+    assert scores.returncode == 0, scores.stderr
+    assert "glider" in (tmp_path / "scores" / "categories.csv").read_text()
+    assert "left out" not in scores.stdout
+
+
+def test_from_stands_alone(tmp_path):
+    done = cavis("train", "--from", "tiny", "--stage", "tracker", "--out", tmp_path / "mine")
+    assert done.returncode == 2
+    assert "expected --from without --stage" in done.stderr
+    assert not (tmp_path / "mine").exists()

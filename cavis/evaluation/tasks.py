@@ -1,0 +1,288 @@
+"""How each kind of data set is evaluated: what is looked for in a video, and what is made of all that was found.
+
+============ =============== ============================================================ ====================
+data set     model           files beside metrics.json                                    measures
+============ =============== ============================================================ ====================
+YouTube-VIS  instance        results.json, report.html, categories.csv                    AP, AR, HOTA, IDF1
+VIPSeg       panoptic        pred.json, pan_pred/<video>/<frame>.png, categories.csv      VPQ, STQ
+VSPW         semantic        semantic/<video>/<frame>.png, categories.csv                 mIoU
+============ =============== ============================================================ ====================
+
+What was found in a video is plain json (see :mod:`cavis.evaluation.shards`); pictures are written at once.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Int
+
+from cavis.checkpoints.files import write_atomically
+from cavis.data.panoptic_maps import MappedDataset, MappedVideo
+from cavis.data.ytvis_json import YtvisDataset
+from cavis.evaluation.average_precision import PredictedTrack
+from cavis.evaluation.panoptic_files import (
+    PanopticMetrics,
+    evaluate_panoptic,
+    open_panoptic,
+    open_panoptic_results,
+    panoptic_json,
+)
+from cavis.evaluation.report import csv_text, write_report
+from cavis.evaluation.run import (
+    Predict,
+    ground_truth,
+    match_categories,
+    measure,
+    metrics_json,
+    predict_video,
+    predictions_from_json,
+    results_json,
+)
+from cavis.evaluation.segmentation_tracking_quality import StqCounts, semantic_counts, stq
+from cavis.evaluation.shards import write_text
+from cavis.evaluation.tracking import TrackingMetrics, tracking_metrics
+from cavis.inference.export import write_panoptic, write_panoptic_list, write_semantic
+from cavis.inference.panoptic import PanopticResult
+from cavis.inference.semantic import SemanticResult
+from cavis.video import VideoSource
+
+Found = Callable[[int], Any]
+"""What was found in the video of an index."""
+
+
+class Outcome(NamedTuple):
+    """What an evaluation came to."""
+
+    numbers: dict[str, float] | None
+    """Fractions, and numbers of switches; -1 where there is nothing to measure. None: the annotations are hidden."""
+    table: list[list[str]]
+    """A header and rows to show; empty without numbers."""
+    unmatched: tuple[str, ...]
+    """Categories of the model whose name the data set does not know: left out."""
+
+
+class EvaluationTask(Protocol):
+    """One kind of evaluation; everything is written into the folder ``out``."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it writes into the folder, metrics.json apart."""
+        ...
+
+    def predict(self, index: int) -> Any:
+        """Look at one video; what was found, as json."""
+        ...
+
+    def finish(self, found: Found) -> Outcome:
+        """Write the files of the whole data set, and measure."""
+        ...
+
+
+@dataclass(frozen=True)
+class InstanceTask:
+    """YouTube-VIS, OVIS, your own: average precision, HOTA, a report."""
+
+    dataset: YtvisDataset
+    run: Predict
+    top_k: int
+    out: Path
+    files = ("results.json", "report.html", "categories.csv")
+
+    def predict(self, index: int) -> Any:
+        """The best predictions, as entries of results.json."""
+        predictions, unmatched = predict_video(self.dataset, index, self.run, self.top_k)
+        return {"predictions": results_json(predictions), "unmatched": unmatched}
+
+    def finish(self, found: Found) -> Outcome:
+        """Write results.json and, where there are annotations, measure and report."""
+        videos = range(len(self.dataset))
+        write_atomically(self.out / "results.json", lambda path: _write_results(path, found, len(videos)))
+        unmatched = _unmatched(found, len(videos))
+        if not self.dataset.annotated:
+            return Outcome(None, [], unmatched)
+        predictions: list[PredictedTrack] = []
+        for index in videos:
+            where = f"video {self.dataset.videos[index].id}"
+            predictions += predictions_from_json(found(index)["predictions"], self.dataset, where)
+        evaluation = measure(self.dataset, predictions, unmatched)
+        assert evaluation.metrics is not None
+        tracking = tracking_metrics(ground_truth(self.dataset), predictions, self.dataset.categories)
+        write_report(self.out, self.dataset, evaluation, tracking)
+        table = [["category", "AP", "AP50"]]
+        table += [[one.name, _shown(one.ap), _shown(one.ap50)] for one in evaluation.per_category]
+        return Outcome(metrics_json(evaluation.metrics) | tracking_json(tracking), table, unmatched)
+
+
+@dataclass(frozen=True)
+class PanopticTask:
+    """VIPSeg: video panoptic quality, segmentation and tracking quality."""
+
+    dataset: MappedDataset
+    run: Callable[[VideoSource], PanopticResult]
+    out: Path
+    files = ("pred.json", "pan_pred", "categories.csv")
+
+    def predict(self, index: int) -> Any:
+        """Write the pictures of a video; its entry of pred.json."""
+        video = self.dataset.videos[index]
+        with self.dataset.source(index) as source:
+            result = self.run(source)
+        _check_size(video, result)
+        ids = match_categories(result.categories, dict(zip(self.dataset.category_ids, self.dataset.names, strict=True)))
+        unmatched = [name for name, id_ in zip(result.categories, ids, strict=True) if id_ is None]
+        known = [one for one in result.segments if ids[one.track.label] is not None]
+        numbered = tuple(replace(one, track=replace(one.track, id=n)) for n, one in enumerate(known, start=1))
+        frames = [Path(name).stem for name in video.maps]
+        shutil.rmtree(self.out / "pan_pred" / str(video.id), ignore_errors=True)  # of a run that was stopped
+        entry = write_panoptic(
+            self.out, replace(result, segments=numbered), str(video.id), frames, [id_ or 0 for id_ in ids]
+        )
+        return {"entry": entry, "unmatched": unmatched}
+
+    def finish(self, found: Found) -> Outcome:
+        """Write pred.json and, where there are maps to compare with, measure."""
+        videos = range(len(self.dataset))
+        write_panoptic_list(self.out / "pred.json", [found(index)["entry"] for index in videos])
+        unmatched = _unmatched(found, len(videos))
+        if self.dataset.maps is None:
+            return Outcome(None, [], unmatched)
+        everything = open_panoptic(self.dataset.path, self.dataset.maps)
+        wanted = {str(video.id) for video in self.dataset.videos}
+        truth = replace(everything, videos=tuple(video for video in everything.videos if video.name in wanted))
+        metrics = evaluate_panoptic(truth, open_panoptic_results(self.out, truth))
+        _write_table(self.out / "categories.csv", _panoptic_rows(metrics))
+        table = [["frames", "VPQ", "things", "stuff"]]
+        for window in metrics.vpq.windows:
+            qualities = (window.all.pq, window.things.pq, window.stuff.pq)
+            table.append([str(window.frames), *(_shown(value) for value in qualities)])
+        return Outcome({name: _or_minus_one(v) for name, v in panoptic_json(metrics).items()}, table, unmatched)
+
+
+@dataclass(frozen=True)
+class SemanticTask:
+    """VSPW: mean IoU."""
+
+    dataset: MappedDataset
+    run: Callable[[VideoSource], SemanticResult]
+    out: Path
+    files = ("semantic", "categories.csv")
+
+    def predict(self, index: int) -> Any:
+        """Write the pictures of a video; its confusion of categories, where it is annotated."""
+        video = self.dataset.videos[index]
+        with self.dataset.source(index) as source:
+            result = self.run(source)
+        _check_size(video, result)
+        ids = match_categories(result.categories, dict(zip(self.dataset.category_ids, self.dataset.names, strict=True)))
+        frames = [Path(name).stem for name in video.file_names]
+        shutil.rmtree(self.out / "semantic" / video.name, ignore_errors=True)  # of a run that was stopped
+        write_semantic(self.out / "semantic", result, video.name, frames, [id_ or 0 for id_ in ids])
+        unmatched = [name for name, id_ in zip(result.categories, ids, strict=True) if id_ is None]
+        return {"confusion": self._confusion(index, result, ids) if video.maps else None, "unmatched": unmatched}
+
+    def finish(self, found: Found) -> Outcome:
+        """Measure the videos that are annotated."""
+        number = len(self.dataset.names)
+        counts, annotated = StqCounts.nothing(number), False
+        for index in range(len(self.dataset)):
+            cells = found(index)["confusion"]
+            if cells is not None:
+                rows, columns, pixels = np.array(cells, dtype=np.int64).reshape(-1, 3).T
+                counts.confusion[rows, columns] += pixels
+                annotated = True
+        unmatched = _unmatched(found, len(self.dataset))
+        if not annotated:
+            return Outcome(None, [], unmatched)
+        metrics = stq(counts)
+        rows = list(zip(self.dataset.category_ids, self.dataset.names, metrics.iou, strict=True))
+        table = [[str(id_), name, "" if math.isnan(iou) else f"{iou:.4f}"] for id_, name, iou in rows]
+        _write_table(self.out / "categories.csv", [["id", "name", "iou"], *table])
+        shown = [["category", "IoU"], *([name, _shown(_or_minus_one(iou))] for _, name, iou in rows)]
+        return Outcome({"mIoU": _or_minus_one(metrics.mean_iou)}, shown, unmatched)
+
+    @cached_property
+    def _places(self) -> Int[np.ndarray, "256"]:
+        """The index of the category of each value of a mask; one beyond the last for void."""
+        places = np.full(256, len(self.dataset.names))
+        places[list(self.dataset.category_ids)] = np.arange(len(self.dataset.names))
+        return places
+
+    def _confusion(self, index: int, result: SemanticResult, ids: Sequence[int | None]) -> list[list[int]]:
+        """Annotated category, predicted category, pixels: one row for each pair that occurs."""
+        number = len(self.dataset.names)
+        classes = np.array([number if id_ is None else self._places[id_] for id_ in ids])
+        counts = StqCounts.nothing(number)
+        for t, found in enumerate(result.class_maps()):
+            truth = self._places[self.dataset.id_map(index, t)]
+            counts += semantic_counts(truth, classes[found], number)
+        rows, columns = np.nonzero(counts.confusion)
+        return np.stack([rows, columns, counts.confusion[rows, columns]], axis=1).tolist()
+
+
+def tracking_json(metrics: TrackingMetrics) -> dict[str, float]:
+    """The headline numbers of tracking, over all categories: fractions, and a number of switches."""
+    scores = metrics.combined
+    return {
+        "HOTA": scores.hota,
+        "AssA": scores.assa,
+        "IDF1": scores.idf1,
+        "identity_switches": scores.identity_switches,
+    }
+
+
+def _check_size(video: MappedVideo, result: PanopticResult | SemanticResult) -> None:
+    expected, got = (len(video), video.height, video.width), (len(result), result.height, result.width)
+    if expected != got:
+        words = ("{} frames of {} x {} pixels".format(*side) for side in (expected, got))
+        raise ValueError(f"video {video.id}: expected a result of {next(words)}, got {next(words)}")
+
+
+def _unmatched(found: Found, videos: int) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for index in range(videos) for name in found(index)["unmatched"]))
+
+
+def _write_results(path: Path, found: Found, videos: int) -> None:
+    """The predictions of all videos as one list, only one video's in memory at a time."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write("[")
+        for number, entry in enumerate(_entries(found, videos)):
+            file.write(", " if number else "")
+            file.write(json.dumps(entry))
+        file.write("]")
+
+
+def _entries(found: Found, videos: int) -> Iterator[Any]:
+    for index in range(videos):
+        yield from found(index)["predictions"]
+
+
+def _panoptic_rows(metrics: PanopticMetrics) -> list[list[str]]:
+    """One row for each category: VPQ as the mean over the windows, and IoU; empty where there is nothing."""
+    rows = [["id", "name", "isthing", "vpq", "iou"]]
+    for k, first in enumerate(metrics.vpq.windows[0].per_category):
+        windows = [window.per_category[k] for window in metrics.vpq.windows]
+        counted = [one.quality.pq for one in windows if one.counts]
+        vpq, iou = f"{np.mean(counted):.4f}" if counted else "", metrics.stq.iou[k]
+        category = first.category
+        known = [str(category.id), category.name, str(int(category.isthing))]
+        rows.append([*known, vpq, "" if math.isnan(iou) else f"{iou:.4f}"])
+    return rows
+
+
+def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    write_text(path, csv_text(rows))
+
+
+def _shown(value: float) -> str:
+    return "-" if value < 0 else f"{value:.3f}"
+
+
+def _or_minus_one(value: float) -> float:
+    return -1.0 if math.isnan(value) else value
