@@ -4,6 +4,8 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,33 +21,33 @@ from cavis.training.loop import LATEST, train
 from cavis.training.watch import FACTOR, FAILED_STEP, PATIENCE, DivergedError, LossWatch, read_failed, replay
 
 
-@pytest.fixture
-def size_limit():
-    """Files may not grow beyond a number of bytes, as on a full disk."""
+@contextmanager
+def size_limit(size: int) -> Iterator[None]:
+    """Files may not grow beyond a number of bytes, as on a full disk; this process's output neither."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_gives_one_sentence_and_leaves_the_file_before(tmp_path, size_limit):
+def test_a_full_disk_gives_one_sentence_and_leaves_the_file_before(tmp_path):
     path = tmp_path / LATEST
     save_training(path, {"done": 1})
-    size_limit(20_000)
-    with pytest.raises(CheckpointError, match="left as it was"):
+    with size_limit(20_000), pytest.raises(CheckpointError, match="left as it was"):
         save_training(path, {"done": 2, "weights": torch.zeros(100_000)})
     assert read_training(path) == {"done": 1}
     assert [found.name for found in tmp_path.iterdir()] == [LATEST]
 
 
 @pytest.mark.parametrize("stage", ["segmenter", "tracker"])
-def test_a_run_whose_disk_was_full_goes_on_as_if_it_had_not_been(tmp_path, size_limit, stage):
+def test_a_run_whose_disk_was_full_goes_on_as_if_it_had_not_been(tmp_path, stage):
     run = nano_run(tmp_path / "full", stage, 4, checkpoint_every=1, workers=0)
     begun = train(run, nano_model(), Squares())
     next(begun)
-    size_limit(50_000)
-    with pytest.raises(CheckpointError, match="expected room to write"):
+    with size_limit(50_000), pytest.raises(CheckpointError, match="expected room to write"):
         next(begun)
-    size_limit(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     assert read_training(run.folder / LATEST)["done"] == 1
     whole = replace(run, folder=tmp_path / "whole")
     assert_identical(finish(run, seed=9), finish(whole))
