@@ -189,6 +189,7 @@ def test_clips_contrasted_with_each_other_are_one_clip_with_the_frames_of_both(a
         torch.cat([clip.masks for clip in objects]),
         torch.cat([clip.present for clip in objects]),
         objects[0].ids,
+        unknown=torch.arange(0),
     )
     expected = contrast(criterion.context_instances(long, (joined,), (torch.cat(matches),), absent))
     torch.testing.assert_close(found, expected)
@@ -289,7 +290,9 @@ def test_instance_losses_are_averaged_over_masks_and_queries(monkeypatch, clips)
         F.pad(levels, (0, 1))[:, None, None].expand(clips, 1, 3, 4, 4),
     )
     present = torch.ones(1, 2, dtype=torch.bool)
-    target = GridTargets(torch.tensor([0, 2]), torch.ones(1, 2, 16, 16), present, ids=torch.arange(2))
+    target = GridTargets(
+        torch.tensor([0, 2]), torch.ones(1, 2, 16, 16), present, ids=torch.arange(2), unknown=torch.arange(0)
+    )
     terms = InstanceLoss(CONFIG, 3)(layer, (target,) * clips, (torch.tensor([[0, 1]]),) * clips, seeded())
     each = F.softplus(-levels)
     torch.testing.assert_close(terms["mask"], 5 * each.mean())
