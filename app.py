@@ -4,6 +4,7 @@ Upload a clip, press Track, and see every instance followed. Everything behind i
 """
 
 import argparse
+import signal
 import sys
 from dataclasses import replace
 
@@ -37,6 +38,10 @@ def main() -> int:
     except (CheckpointError, DownloadError) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, CheckpointError) else 1
+    # Services are stopped by SIGTERM, and what a script starts in the background begins with SIGINT ignored:
+    # in all cases the visitors' files are to be deleted.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.default_int_handler)
     serve(page, options.host, options.port)
     return 0
 

@@ -156,12 +156,14 @@ def served(folder: Path, *command: str) -> Iterator[str]:
             time.sleep(0.3)
         yield url
     finally:
-        server.send_signal(signal.SIGINT)
+        server.send_signal(signal.SIGTERM)
         try:
-            server.wait(20)
+            server.wait(60)
         except subprocess.TimeoutExpired:
             server.kill()
-        log.close()
+            raise
+        finally:
+            log.close()
     assert not list((folder / "gradio" / "cavis-jobs").iterdir()), "the visitors' files outlive the program"
 
 
