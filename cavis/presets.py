@@ -83,6 +83,21 @@ def tiny() -> Preset:
     )
 
 
+def tiny_sibling(name: str) -> Preset:
+    """``tiny`` with the losses of a method before: the three differ in nothing else (Figure 4 of the paper).
+
+    ``tiny_minvis`` learns no identity at all; ``tiny_ctvis`` contrasts the core features (Eq. 4). Neither has context.
+    """
+    preset = tiny()
+    loss = replace(preset.loss, prototype_weight=0.0)
+    return replace(
+        preset,
+        name=name,
+        model=replace(preset.model, reading=replace(OURS, context="none")),
+        loss=replace(loss, context_weight=0.0) if name == "tiny_minvis" else loss,
+    )
+
+
 R50 = ResNet(norm="frozen")
 SWIN_L = Swin()
 VIT_L = VitAdapter()
@@ -207,6 +222,8 @@ SWIN_SIZES: dict[str, tuple[Swin, int]] = {
 
 def _all_presets() -> dict[str, Callable[[], Preset]]:
     presets: dict[str, Callable[[], Preset]] = {"tiny": tiny}
+    for name in ("tiny_minvis", "tiny_ctvis"):
+        presets[name] = partial(tiny_sibling, name)
     for data in DATA_SETS:
         for short, backbone in BACKBONES.items():
             if (data, short) == ("vipseg", "swinl"):

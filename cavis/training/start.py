@@ -34,6 +34,8 @@ def fresh_model(preset: Preset, stage: Stage, seed: int, start_from: Path | None
             continue
         own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
         missing = {key.removeprefix(f"{name}.") for key in about.missing}
+        if name == "segmenter" and about.config.reading.context == "none":
+            missing |= {key for key in part.state_dict() if key.startswith(("context_mlp.", "context_pooling."))}
         if stage == "refiner" and name == "tracker" and not own:
             raise CheckpointError(f"expected a trained tracker in {start_from} to start the {stage} stage, found none")
         if own or name == "segmenter":
