@@ -33,6 +33,9 @@ class Reading:
     """Which slot a track's residual starts from: the one most alike to the slot the track itself turned out to be when
     it last saw its object; when last asked, in the frame before; or, as released, to the one the segmenter's slots were
     linked to, whatever the tracker said."""
+    reference_memory: float = 0.0
+    """How much of the mean of what a track looked like stays in what it is looked for by when it is seen again, at
+    least 0 and below 1; 0 is the last sight alone, as released. Features are compared by direction, and so averaged."""
     alignment: Literal["true", "inverted", "none"] = "true"
     """How Eq. 10's permutation is applied: to the right slots; inverted, as released; or the context is left in the
     segmenter's order (Table 3 f)."""
@@ -63,9 +66,11 @@ class Reading:
             raise ValueError("expected a context for tracker_context='surroundings', got context='none'")
         if self.context_filter_size < 1 or self.context_filter_size % 2 == 0:
             raise ValueError(f"expected an odd context_filter_size of at least 1, got {self.context_filter_size}")
+        if not 0 <= self.reference_memory < 1:
+            raise ValueError(f"expected a reference_memory of at least 0 and below 1, got {self.reference_memory}")
 
 
-OURS = Reading()
+OURS = Reading(reference_memory=0.8)
 PAPER = Reading(
     context_mlp_last_relu=True,
     tracker_context="surroundings",
@@ -262,9 +267,9 @@ class StageConfig:
     """Steps of linear warm-up."""
     decay: float = 0.1
     """Factor on the learning rate at each step of ``decay_at``."""
-    copied_heads: bool = False
-    """Whether class and mask heads start as copies of the stage before: the tracker's of the segmenter's, the
-    refiner's of the tracker's."""
+    silent_start: bool = False
+    """Whether a stage's part starts by saying what the part before it says: with copies of its class and mask heads,
+    and with blocks that add nothing yet."""
     augmentation: Augmentation | None = None
     """How clips are changed at random before they are learned from; None leaves them as they are."""
 

@@ -47,10 +47,10 @@ def tiny() -> Preset:
         segmenter=StageConfig(
             steps=24000,
             decay_at=(20000,),
-            clips_per_step=4,
-            frames=2,
-            frame_range=4,
-            learning_rate=5e-4,
+            clips_per_step=3,
+            frames=3,
+            frame_range=23,  # the whole clip: nearby frames would teach it to tell twins by where they are
+            learning_rate=3e-4,
             backbone_factor=1.0,
             warmup=200,
             max_gradient_norm=1.0,
@@ -65,7 +65,7 @@ def tiny() -> Preset:
             learning_rate=2e-4,
             warmup=50,
             max_gradient_norm=1.0,
-            copied_heads=True,
+            silent_start=True,
         ),
         refiner=StageConfig(
             steps=1500,
@@ -76,7 +76,7 @@ def tiny() -> Preset:
             learning_rate=5e-4,
             warmup=50,
             max_gradient_norm=1.0,
-            copied_heads=True,
+            silent_start=True,
         ),
         inference=InferenceConfig(short_side=160, max_side=256, top_k=10, window=4),
         world="I have only ever seen the twins' world: small shaded cut-outs of twenty kinds of things.",

@@ -1,6 +1,7 @@
 """The model. :func:`build_model` is the one place where its parts are put together."""
 
 from cavis.config import ModelConfig, Stage
+from cavis.model.association import FrameLinker
 from cavis.model.backbones import build_backbone, fold_norms
 from cavis.model.cavis import Cavis
 from cavis.model.context import ContextPooling
@@ -18,7 +19,9 @@ def build_model(config: ModelConfig, stage: Stage = "tracker") -> Cavis:
     """Build the untrained model of a stage."""
     tracker = build_tracker(config) if stage != "segmenter" else None
     refiner = build_refiner(config) if stage == "refiner" else None
-    return Cavis(build_segmenter(config), tracker, refiner)
+    reading = config.reading
+    linker = FrameLinker(seen=reading.tracker_start == "seen", memory=reading.reference_memory)
+    return Cavis(build_segmenter(config), linker, tracker, refiner)
 
 
 def build_segmenter(config: ModelConfig) -> Segmenter:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
@@ -27,6 +27,18 @@ def invert(order: Int[Tensor, "B Q"]) -> Int[Tensor, "B Q"]:
     return order.argsort(dim=-1)
 
 
+def remember(before: Float[Tensor, "B Q D"], now: Float[Tensor, "B Q D"], memory: float) -> Float[Tensor, "B Q D"]:
+    """What slots are looked for by in the next frame: a running mean of their directions, or the last sight alone."""
+    if memory == 0:
+        return now
+    return torch.lerp(F.normalize(now, dim=-1), F.normalize(before, dim=-1), memory)
+
+
+def sees(class_logits: Float[Tensor, "B Q K1"]) -> Bool[Tensor, "B Q 1"]:
+    """Which slots are more likely to see some object than none; only those have features worth remembering."""
+    return class_logits.float().softmax(dim=-1)[..., -1:] < 0.5
+
+
 def take(slots: Float[Tensor, "B Q C"], order: Int[Tensor, "B Q"]) -> Float[Tensor, "B Q C"]:
     """``slots`` in the given order, each clip in its own."""
     return slots.gather(1, order[..., None].expand(-1, -1, slots.shape[-1]))
@@ -35,8 +47,15 @@ def take(slots: Float[Tensor, "B Q C"], order: Int[Tensor, "B Q"]) -> Float[Tens
 class FrameLinker(nn.Module):
     """Tracking without a tracker (as in MinVIS): each frame is put into the order of the one before it.
 
-    It has no parameters; the model after the segmenter stage is run with it (Table 3 a-d).
+    With ``seen`` a slot whose object is hidden is looked for as it was last seen, with ``memory`` as it looked on
+    average (see :class:`cavis.config.Reading`). It has no parameters; the model after the segmenter stage is run with
+    it (Table 3 a-d).
     """
+
+    def __init__(self, *, seen: bool = False, memory: float = 0.0) -> None:
+        super().__init__()
+        self.seen = seen
+        self.memory = memory
 
     def forward(
         self, frames: FramePrediction, state: TrackerState | None = None
@@ -46,10 +65,16 @@ class FrameLinker(nn.Module):
         for t in range(frames.queries.shape[1]):
             current = frames.context_aware[:, t]
             order = _identity(current) if state is None else match(state.reference, current)
+            reference = take(current, order)
+            if state is not None:
+                reference = remember(state.reference, reference, self.memory)
+                if self.seen:
+                    visible = sees(take(frames.class_logits[:, t], order))
+                    reference = torch.where(visible, reference, state.reference)
             state = TrackerState(
                 tracks=take(frames.queries[:, t], order),
                 context=take(frames.context_embedding[:, t], order),
-                reference=take(current, order),
+                reference=reference,
             )
             orders.append(order)
         assert state is not None

@@ -17,12 +17,14 @@ class Cavis(nn.Module):
     at once, so it is not part of :meth:`forward`; :class:`cavis.inference.offline.OfflinePredictor` runs it.
     """
 
-    def __init__(self, segmenter: Segmenter, tracker: Tracker | None, refiner: Refiner | None = None) -> None:
+    def __init__(
+        self, segmenter: Segmenter, linker: FrameLinker, tracker: Tracker | None, refiner: Refiner | None = None
+    ) -> None:
         super().__init__()
         self.segmenter = segmenter
         self.tracker = tracker
         self.refiner = refiner
-        self.linker = FrameLinker()
+        self.linker = linker
 
     def forward(
         self, images: Shaped[Tensor, "B T 3 H W"], state: TrackerState | None = None

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from typing import NamedTuple, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cavis.config import Reading
-from cavis.model.association import invert, match, take
+from cavis.model.association import invert, match, remember, sees, take
 from cavis.model.layers import CrossAttention, FeedForward, Heads, KeyValue, Mlp, SelfAttention, init_transformer
 from cavis.records import ClipPrediction, FramePrediction, LayerPrediction, TrackerState
 
@@ -76,6 +76,7 @@ class Tracker(nn.Module):
         self.query = reading.tracker_query
         self.context = reading.tracker_context
         self.start = reading.tracker_start
+        self.memory = reading.reference_memory
         needs_fusion = self.query == "context_aware" and self.context == "embedding"
         self.fusion = nn.Linear(2 * hidden, hidden) if needs_fusion else None
         init_transformer(self.blocks)
@@ -134,14 +135,12 @@ class Tracker(nn.Module):
         context = frame.context if self.alignment == "none" else take(frame.context, self._aligned(end))
         found = start if self.start == "linked" else self._aligned(end)
         reference = take(frame.reference, found)
-        if self.start == "seen" and state is not None:
-            reference = torch.where(self._sees(x), reference, state.reference)
+        if state is not None:
+            reference = remember(state.reference, reference, self.memory)
+            if self.start == "seen":
+                visible = sees(self.heads.classify(self.heads.norm(x.detach())))
+                reference = torch.where(visible, reference, state.reference)
         return Step(outputs, start, end, query), TrackerState(tracks=x, context=context, reference=reference)
-
-    @torch.no_grad()
-    def _sees(self, x: Float[Tensor, "B Q C"]) -> Bool[Tensor, "B Q 1"]:
-        """Which tracks are more likely to see some object than none; only those have features worth remembering."""
-        return self.heads.classify(self.heads.norm(x)).float().softmax(dim=-1)[..., -1:] < 0.5
 
     def _aligned(self, order: Int[Tensor, "B Q"]) -> Int[Tensor, "B Q"]:
         return invert(order) if self.alignment == "inverted" else order

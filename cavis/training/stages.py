@@ -13,6 +13,8 @@ from cavis.losses.criterion import RefinerCriterion, SegmenterCriterion, Terms, 
 from cavis.losses.point_sampling import Draw
 from cavis.model import Cavis
 from cavis.model.association import reorder
+from cavis.model.layers import Attention, FeedForward
+from cavis.model.refiner import TemporalConvolution
 from cavis.records import ClipBatch
 
 
@@ -98,9 +100,28 @@ def freeze_all_but(model: nn.Module, part: nn.Module) -> nn.Module:
     return part.requires_grad_(True).train()
 
 
-def copy_heads(model: Cavis, stage: Stage = "tracker") -> None:
-    """Start a stage's class and mask heads from those before: the tracker's from the segmenter's, and so on."""
-    if stage == "tracker" and model.tracker is not None:
-        model.tracker.heads.load_state_dict(model.segmenter.query_decoder.heads.state_dict())
-    if stage == "refiner" and model.tracker is not None and model.refiner is not None:
-        model.refiner.heads.load_state_dict(model.tracker.heads.state_dict())
+def start_silent(model: Cavis, stage: Stage) -> None:
+    """Let a later stage's part start by saying what the part before it says.
+
+    Its class and mask heads are copied, and the last linear layer of each branch of its blocks is zero: the blocks pass
+    on what they get but for their norms, so that training starts from the results of the stage before.
+    """
+    before = model.segmenter.query_decoder.heads if stage == "tracker" else model.tracker and model.tracker.heads
+    part = {"tracker": model.tracker, "refiner": model.refiner}.get(stage)
+    if part is None or before is None:
+        raise ValueError(f"expected a model with a {stage} and the part before it, got one without")
+    part.heads.load_state_dict(before.state_dict())
+    for module in part.blocks.modules():
+        if isinstance(module, Attention):
+            silence(module.out)
+        elif isinstance(module, FeedForward):
+            silence(module.contract)
+        elif isinstance(module, TemporalConvolution):
+            silence(module.narrow)
+
+
+def silence(layer: nn.Linear | nn.Conv1d) -> None:
+    """Let a layer answer zero; it learns from the first step on, what comes before it from the second."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -14,7 +14,7 @@ from cavis.data.loaders import ClipSource, FolderSource, TwinsSource
 from cavis.data.mixing import MixedSource, PartlyLabelled, PicturesSource
 from cavis.data.opening import open_annotated
 from cavis.model import Cavis, build_model
-from cavis.training.stages import copy_heads
+from cavis.training.stages import start_silent
 
 
 def fresh_model(preset: Preset, stage: Stage, seed: int, start_from: Path | None = None) -> Cavis:
@@ -41,8 +41,8 @@ def fresh_model(preset: Preset, stage: Stage, seed: int, start_from: Path | None
         if own or name == "segmenter":
             fresh = {key: value for key, value in part.state_dict().items() if key in missing}
             load_weights(part, fresh | own, str(start_from))
-        elif preset.stage(stage).copied_heads:
-            copy_heads(model, stage)
+        elif preset.stage(stage).silent_start:
+            start_silent(model, stage)
     return model
 
 

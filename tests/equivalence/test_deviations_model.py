@@ -164,6 +164,27 @@ def test_a_track_starts_where_it_was_seen_or_found_or_where_the_links_lead(monke
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("stage", ["segmenter", "tracker"])
+def test_a_track_is_looked_for_as_it_looked_on_average_or_last(stage):
+    average, last = (nano_model(stage=stage, tracker_start="linked", reference_memory=memory) for memory in (0.75, 0.0))
+    last.load_state_dict(average.state_dict())
+    frames = random_frames(frames=1, queries=8)
+    sights = [frames, replace(frames, context_aware=frames.context_aware + 0.3 * frames.context_aware.roll(1, -1))]
+    mean, latest = None, None
+    for sight in (*sights, *sights):
+        mean, latest = (model.track(sight, state)[1] for model, state in ((average, mean), (last, latest)))
+    unit = [F.normalize(sight.context_aware[:, 0], dim=-1) for sight in sights]
+    expected = unit[0]
+    for t in (1, 0, 1):
+        expected = 0.75 * F.normalize(expected, dim=-1) + 0.25 * unit[t]
+    for state, wanted in ((mean, expected), (latest, unit[1])):
+        found = F.normalize(state.reference, dim=-1)
+        nearest = (found[0] @ F.normalize(wanted[0], dim=-1).T).max(dim=1)
+        torch.testing.assert_close(nearest.values, torch.ones(8), atol=1e-5, rtol=0)
+        assert sorted(nearest.indices.tolist()) == list(range(8))
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(("order", "agrees"), [(SAME, True), (SWAPS, True), (CYCLE, False)])
 def test_the_inverted_permutation_is_right_only_if_it_is_its_own_inverse(monkeypatch, order, agrees):
     true, inverted = tracks_of(monkeypatch, order, "inverted")

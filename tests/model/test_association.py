@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -84,3 +85,23 @@ def test_the_linker_follows_slots_that_change_places():
     for name in ("class_logits", "mask_logits", "core", "context_aware"):
         assert torch.equal(getattr(linked, name), getattr(frames, name).expand_as(getattr(linked, name)))
     assert torch.equal(linked.order[0], orders.argsort(dim=-1))
+
+
+def test_a_slot_that_was_hidden_is_linked_to_the_place_it_left_and_not_to_the_one_it_was_given():
+    first, hidden = random_frames(frames=1, queries=6), random_frames(frames=1, queries=6, seed=1)
+    gone = 2
+    core = first.context_aware.clone()
+    core[0, 0, gone] = hidden.context_aware[0, 0, gone]  # an empty slot takes its place
+    logits = torch.zeros_like(first.class_logits)
+    logits[0, 0, gone, -1] = 50.0
+    middle = replace(first, context_aware=core, class_logits=logits)
+    back = replace(first, context_aware=first.context_aware.roll(1, dims=2), class_logits=logits.roll(1, dims=2))
+    back.context_aware[0, 0, 0] = core[0, 0, gone]  # the empty slot is there still, beside the object
+    orders = {}
+    for seen in (True, False):
+        linker, state = FrameLinker(seen=seen), None
+        for frame in (first, middle, back):
+            tracks, state = linker(frame, state)
+        orders[seen] = tracks.order[0, 0].tolist()
+    assert orders[True][gone] == gone + 1
+    assert orders[False][gone] == 0

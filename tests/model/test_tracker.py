@@ -111,7 +111,7 @@ def readings():
     """Every reading with a name, and every value of every switch beside the defaults."""
     yield from {"ours": OURS, "paper": PAPER, "released": RELEASED}.items()
     for name, kind in get_type_hints(Reading).items():
-        values = get_args(kind) or {bool: (False, True), int: (1, 3, 15), float: (0.0, 1.5)}[kind]
+        values = get_args(kind) or {bool: (False, True), int: (1, 3, 15), float: (0.0, 0.5)}[kind]
         for value in values:
             yield f"{name}={value}", Reading(**{name: value})
 

@@ -36,7 +36,7 @@ def same_points(batch: int, points: int) -> torch.Tensor:
 
 def preset_of(**reading):
     preset = nano_preset(**reading)
-    return replace(preset, refiner=replace(preset.tracker, copied_heads=True))
+    return replace(preset, refiner=replace(preset.tracker, silent_start=True))
 
 
 def predicted(batch: int = 1, frames: int = 3, seed: int = 0):
@@ -289,7 +289,7 @@ def same(left, right) -> bool:
 def test_the_refiner_starts_from_a_tracker_and_with_its_heads_if_so_chosen(saved, copied):
     path, source = saved("tracker")
     preset = preset_of()
-    preset = replace(preset, refiner=replace(preset.refiner, copied_heads=copied))
+    preset = replace(preset, refiner=replace(preset.refiner, silent_start=copied))
     model = fresh_model(preset, "refiner", 0, path)
     assert same(model.segmenter, source.segmenter)
     assert same(model.tracker, source.tracker)

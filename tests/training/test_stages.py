@@ -3,10 +3,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from nano import batch_of, hide, nano_model, nano_preset, squares
+import torch.nn.functional as F
+from nano import batch_of, hide, nano_model, nano_preset, random_frames, squares
 
+from cavis.model.association import reorder
+from cavis.records import ClipPrediction
 from cavis.training.optimizer import build_optimizer, rate_factor
-from cavis.training.stages import STAGES, TrackerStage, copy_heads
+from cavis.training.stages import STAGES, TrackerStage, start_silent
 
 
 def seeded():
@@ -102,18 +105,50 @@ def test_the_tracker_stage_needs_a_tracker():
         TrackerStage(nano_model(stage="segmenter"), nano_preset())
 
 
-def test_copied_heads_say_what_the_segmenters_say():
-    model = nano_model()
-    torch.manual_seed(1)
-    slots, features = torch.randn(1, 2, 8, 32), torch.randn(1, 2, 32, 4, 6)
-    segmenter, tracker = model.segmenter.query_decoder.heads, model.tracker.heads
-    assert not torch.equal(segmenter.predict(slots, features).mask_logits, tracker.predict(slots, features).mask_logits)
-    copy_heads(model)
-    for name in ("class_logits", "mask_logits"):
-        left, right = (getattr(heads.predict(slots, features), name) for heads in (segmenter, tracker))
-        assert torch.equal(left, right)
-    segmenter.class_head.bias.data += 1
-    assert not torch.equal(segmenter.class_head.bias, tracker.class_head.bias)  # copies, not the same weights
+@torch.no_grad()
+@pytest.mark.parametrize("stage", ["tracker", "refiner"])
+def test_a_silent_start_says_what_the_stage_before_says(stage):
+    model = nano_model(stage=stage)
+    frames = random_frames(frames=3, queries=8)
+    tracks, _ = model.track(frames)
+
+    def outcome() -> ClipPrediction:
+        found, _ = model.track(frames)
+        return found if stage == "tracker" else model.refiner.predict(tracks, frames)
+
+    loud = outcome()
+    start_silent(model, stage)
+    silent = outcome()
+    if stage == "tracker":
+        heads, before = model.segmenter.query_decoder.heads, reorder(frames, silent.order).core
+    else:
+        heads, before = model.tracker.heads, tracks.embeddings
+    for _ in range(20):  # only norms are passed, each of which makes no difference to the next
+        before = F.layer_norm(before, before.shape[-1:])
+    before = heads.norm(before)
+    torch.testing.assert_close(silent.embeddings, before, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(silent.mask_logits, heads.masks(before, frames.mask_features), atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(loud.embeddings, silent.embeddings, atol=1e-2)
+
+
+@pytest.mark.parametrize("stage", ["tracker", "refiner"])
+def test_after_a_silent_start_every_part_of_a_block_learns(stage, batch):
+    model = nano_model(stage=stage)
+    start_silent(model, stage)
+    learner = STAGES[stage](model, three_stages())
+    optimizer = build_optimizer(learner.learning, nano_preset().tracker)
+    before = {name: parameter.detach().clone() for name, parameter in learner.learning.named_parameters()}
+    for _ in range(3):
+        optimizer.zero_grad()
+        torch.stack(list(learner.terms(batch, 1.0, seeded()).values())).sum().backward()
+        optimizer.step()
+    still = {name for name, parameter in learner.learning.named_parameters() if torch.equal(parameter, before[name])}
+    assert {name for name in still if not name.endswith("attention.key.bias")} == set()  # see above
+
+
+def test_a_silent_start_needs_the_part_before_it():
+    with pytest.raises(ValueError, match="expected a model with a refiner and the part before it, got one without"):
+        start_silent(nano_model(stage="tracker"), "refiner")
 
 
 def test_norms_and_embeddings_do_not_decay_and_the_backbone_learns_slowly():
