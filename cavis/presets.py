@@ -46,11 +46,12 @@ def tiny() -> Preset:
         loss=LossConfig(points=1024, no_object_weight=1.0),  # 20 queries, not 100: most of them have an object
         segmenter=StageConfig(
             steps=24000,
-            decay_at=(20000,),
-            clips_per_step=3,
-            frames=3,
-            frame_range=23,  # the whole clip: nearby frames would teach it to tell twins by where they are
-            learning_rate=3e-4,
+            decay_at=(14400, 20400),
+            decay=0.3,
+            clips_per_step=4,
+            frames=2,
+            frame_range=23,  # the whole clip: nearby frames would teach it to tell objects by where they are
+            learning_rate=1.5e-4,
             backbone_factor=1.0,
             warmup=200,
             max_gradient_norm=1.0,
