@@ -149,7 +149,10 @@ def _train_stage(
 
     begun = (out / LATEST).exists()
     _check_begun(out, begun=begun, resume=how.resume, what=LATEST)
-    model = fresh_model(plan, stage, how.seed, None if begun else start_from)
+    if begun:  # the checkpoint has all weights
+        model = fresh_model(replace(plan, pretrained=""), stage, how.seed)
+    else:
+        model = fresh_model(plan, stage, how.seed, start_from)
     source = mixed_source(how.data, plan, how.shares)
     out.mkdir(parents=True, exist_ok=True)
     run = Run(

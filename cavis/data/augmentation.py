@@ -81,9 +81,9 @@ class Drift:
     def __call__(self, picture: Image.Image, t: int, how: Resampling) -> Image.Image:
         """Bring the window of frame ``t`` to full size."""
         left, top, side = self.windows[t]
-        corners = (left, top, left + side, top + side)
-        box = [share * size for share, size in zip(corners, picture.size * 2, strict=True)]
-        return picture.resize(picture.size, how, box=tuple(box))
+        width, height = picture.size
+        box = (left * width, top * height, (left + side) * width, (top + side) * height)
+        return picture.resize(picture.size, how, box=box)
 
 
 @dataclass(frozen=True)

@@ -273,7 +273,7 @@ class _Reader:
         place = {picture.id: index for index, picture in enumerate(pictures)}
         columns = np.array([(place[row[0]], *row[1:]) for row in self.rows], dtype=np.int64).reshape(-1, 5)
         by_name = {name: labels[number] for number, name in categories.items() if number in labels}
-        known = tuple(_known(self.labelled.get(one.id), by_name) for one in pictures)
+        known = tuple(_known(self.labelled.get(number), by_name) for number in self.pictures)
         names = tuple(categories.values()) if self.map is None else self.map.names
         folder = find_folder(image_folders(self.faults.file), [picture.file_names for picture in pictures])
         objects = _sorted(columns, bytes(self.counts), len(pictures))

@@ -85,7 +85,8 @@ class EfficientNetLiteMaps(nn.Module):
 
     def __init__(self, config: EfficientNetLite) -> None:
         super().__init__()
-        self.channels = tuple(config.widths[i] for i in MAPS)
+        w = config.widths
+        self.channels = (w[MAPS[0]], w[MAPS[1]], w[MAPS[2]], w[MAPS[3]])
         self.stem = unit(3, config.stem_width, 3, 2)
         self.levels = nn.ModuleList()
         channels = config.stem_width
