@@ -45,7 +45,8 @@ def animate(
     annotations: list[dict[str, Any]] = []
     for index in range(len(dataset)):
         clip = moving_clip(dataset, index, frames, seed, motion)
-        video = {"id": index + 1, "height": clip.frames.shape[-2], "width": clip.frames.shape[-1]}
+        video: dict[str, Any] = {"id": index + 1}
+        video["height"], video["width"] = clip.frames.shape[-2:]
         video["file_names"] = _write_frames(clip, out / "JPEGImages", f"{index:05d}")
         unknown = set(clip.targets.unknown.tolist())
         if unknown:
