@@ -123,10 +123,22 @@ _OVIS_ALIKE = (*_SHARED, "giraffe", "bicycle", "motorcycle", "sheep")
 _COCO_TO_OVIS = {name: name.capitalize() for name in _OVIS_ALIKE if name != "train"} | dict.fromkeys(
     ("car", "bus", "truck"), "Vehicle"
 )
+LITE: tuple[str, ...] = ("person", "cat", "car", "bicycle", "motorcycle", "object")
+"""What ``lite`` tells apart; everything else is an object."""
+
+
+def _as_lite(names: tuple[str, ...]) -> CategoryMap:
+    """Categories of the same names, and objects."""
+    return CategoryMap(LITE, {name: name if name in LITE else "object" for name in names} | {"motorbike": "motorcycle"})
+
+
+TWINS_AS: Mapping[str, CategoryMap] = {"lite": _as_lite(TWINS)}
+"""The twins' world under the names of another preset."""
 COCO_AS: Mapping[str, CategoryMap] = {
     "ytvis19": CategoryMap(YTVIS19, _COCO_TO_YTVIS | {"car": "sedan"}),
     "ytvis21": CategoryMap(YTVIS21, _COCO_TO_YTVIS | {"car": "car", "bird": "bird", "frisbee": "flying_disc"}),
     "ovis": CategoryMap(OVIS, _COCO_TO_OVIS),
+    "lite": _as_lite(COCO),
 }
-"""COCO's categories as those of the video data sets, for joint training as in the released code; a bicycle is taken for
-a motorbike where there are no bicycles."""
+"""COCO's categories as those of the video data sets, for joint training as in the released code (a bicycle is taken for
+a motorbike where there are no bicycles), and as those of lite."""

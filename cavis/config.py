@@ -146,12 +146,26 @@ class VitAdapter:
     """Heads of the adapter's deformable attention."""
 
 
-Backbone = ResNet | Swin | VitAdapter
-BACKBONES: dict[str, type[ResNet] | type[Swin] | type[VitAdapter]] = {
+@dataclass(frozen=True, kw_only=True)
+class EfficientNetLite:
+    """EfficientNet-Lite, in the sizes of Lite2; its batch norms keep the statistics they were loaded with."""
+
+    stem_width: int = 32
+    widths: tuple[int, int, int, int, int, int, int] = (16, 24, 48, 88, 120, 208, 352)
+    depths: tuple[int, int, int, int, int, int, int] = (1, 3, 3, 4, 4, 5, 1)
+    frozen_levels: int = 0
+    """The stem and so many of the seven levels learn nothing, which spares the costliest gradients; 0: all learn."""
+
+
+Backbone = ResNet | Swin | VitAdapter | EfficientNetLite
+BACKBONES: dict[str, type[ResNet] | type[Swin] | type[VitAdapter] | type[EfficientNetLite]] = {
     "resnet": ResNet,
     "swin": Swin,
     "vit_adapter": VitAdapter,
+    "efficientnet_lite": EfficientNetLite,
 }
+
+Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +186,10 @@ class ModelConfig:
     tracker_layers: int = 6
     refiner_layers: int = 6
     feedforward: int = 2048
+    mean: Triple = (123.675, 116.280, 103.530)
+    """What is subtracted from red, green and blue (0 ... 255) before the backbone sees them."""
+    deviation: Triple = (58.395, 57.120, 57.375)
+    """What they are divided by then."""
     reading: Reading = OURS
 
     @property
@@ -203,7 +221,8 @@ class LossConfig:
 class Augmentation:
     """How training clips are changed at random, in this order; what is not set does nothing.
 
-    Shares are probabilities, 0 ... 1; sides are pixels. Frames of a clip are treated alike, but for ``rotation``.
+    Shares are probabilities, 0 ... 1; sides are pixels. Frames of a clip are treated alike, but for ``rotation`` and
+    ``drift``.
     """
 
     reversal: float = 0.0
@@ -225,6 +244,9 @@ class Augmentation:
     """Share of clips mirrored left to right."""
     rotation: float = 0.0
     """Still pictures only: each frame is turned by up to this many degrees, steadily more or steadily less."""
+    drift: float = 0.0
+    """Still pictures only: the frames show a part of the picture, steadily moved and zoomed, whose sides are those of
+    the picture less up to this share."""
     brightness: float = 0.0
     """Brightness, contrast and saturation are multiplied by 1 +- up to this much, 0 ... 1."""
     contrast: float = 0.0
@@ -234,7 +256,7 @@ class Augmentation:
     paste_scale: tuple[float, float] = (0.5, 1.5)
 
     def __post_init__(self) -> None:
-        for name in ("reversal", "crop", "flip", "paste", "brightness", "contrast", "saturation"):
+        for name in ("reversal", "crop", "flip", "drift", "paste", "brightness", "contrast", "saturation"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"expected {name} between 0 and 1, got {value}")
@@ -303,6 +325,8 @@ class Preset:
     inference: InferenceConfig
     refiner: StageConfig | None = None
     rules: DataRules = CORRECTED
+    pretrained: Literal["", "efficientnet-lite2"] = ""
+    """What the backbone of a fresh model begins with: nothing, or ImageNet's weights from a Python package."""
     world: str = ""
     """One sentence for visitors: what the model has seen."""
 
@@ -334,6 +358,7 @@ def model_config_from_json(data: dict[str, Any]) -> ModelConfig:
             if hasattr(backbone.get(key), "__len__"):
                 backbone[key] = tuple(backbone[key])
         rest = {key: value for key, value in data.items() if key not in ("backbone", "reading", "categories")}
+        rest |= {key: tuple(rest[key]) for key in ("mean", "deviation") if key in rest}
         return ModelConfig(
             backbone=kind(**backbone),
             categories=tuple(data["categories"]),

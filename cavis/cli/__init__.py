@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from cavis.cli.data import check, data, synthesize
+from cavis.cli.data import animate, check, data, select, synthesize
 from cavis.cli.evaluate import evaluate
 from cavis.cli.info import info
 from cavis.cli.models import import_weights, zoo, zoo_get
@@ -35,6 +35,8 @@ zoo_app.command("get")(zoo_get)
 app.add_typer(zoo_app)
 data_app.callback()(data)
 data_app.command("check")(check)
+data_app.command("select")(select)
+data_app.command("animate")(animate)
 app.add_typer(data_app)
 
 

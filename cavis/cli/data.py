@@ -22,6 +22,15 @@ class FormatName(StrEnum):
     COCO_PANOPTIC = "coco_panoptic"
 
 
+class NamesOf(StrEnum):
+    """Whose categories pictures can be given."""
+
+    YTVIS19 = "ytvis19"
+    YTVIS21 = "ytvis21"
+    OVIS = "ovis"
+    LITE = "lite"
+
+
 Format = Annotated[
     FormatName | None,
     typer.Option("--format", help="If a folder has annotations of several forms.", show_default=False),
@@ -59,7 +68,7 @@ def synthesize(
 
 
 def data() -> None:
-    """Look a data set through.
+    """Look a data set through, or take a small one out of a large one.
 
     Example: cavis data check my_clips
     """
@@ -83,3 +92,61 @@ def check(
     typer.echo(str(report))
     if not report.sound:
         sys.exit(UNSOUND)
+
+
+def select(
+    path: Annotated[Path, typer.Argument(help="A folder or a file in COCO's form.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="A new folder.", show_default=False)],
+    category: Annotated[
+        list[str], typer.Option(help="Pictures that show this; given several times, any of them.", show_default=False)
+    ] = [],  # noqa: B006 (typer copies it)
+    most: Annotated[int | None, typer.Option(help="Pictures of each category.", min=1, show_default=False)] = None,
+    held_out: Annotated[float, typer.Option(help="Share of pictures to measure with.")] = 0.1,
+    split_file: Annotated[
+        Path | None, typer.Option(help="A json with the image ids of train and val, instead.", show_default=False)
+    ] = None,
+    side: Annotated[int, typer.Option(help="Longest side of a picture, in pixels.")] = 384,
+    seed: Annotated[int, typer.Option(help="Of the choice.", min=0)] = 0,
+) -> None:
+    """Take some pictures out of a data set in COCO's form, in a small size.
+
+    Writes OUT/train.json, OUT/val.json and OUT/images; every annotation of a chosen picture is kept.
+
+    Example: cavis data select coco/annotations/instances_train2017.json pictures --category person --category cat
+    --category car --category bicycle --category motorcycle --most 1000
+    """
+    from cavis.data.selection import Selection, select
+
+    selection = Selection(categories=tuple(category), most=most, held_out=held_out, side=side, seed=seed)
+    with progress_bar() as bar:
+        row = bar.add_task("pictures", total=None)
+        counts = select(path, out, selection, split_file, lambda done, of: bar.update(row, completed=done, total=of))
+    typer.echo(f"{', '.join(f'{number} {name}' for name, number in counts.items())} -> {out}")
+
+
+def animate(
+    path: Annotated[Path, typer.Argument(help="Pictures in COCO's form: a folder or a file.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="A new folder.", show_default=False)],
+    split: Split = None,
+    frames: Annotated[int, typer.Option(help="Length of a clip.", min=1)] = 12,
+    names: Annotated[
+        NamesOf | None, typer.Option("--as", help="Whose categories COCO's are given.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same clips.", min=0)] = 0,
+) -> None:
+    """Set annotated pictures in motion: clips to measure tracking with where there are no annotated videos.
+
+    Writes OUT/annotations.json in YouTube-VIS form and OUT/JPEGImages: the camera turns, drifts and zooms, and objects
+    of other pictures pass by.
+
+    Example: cavis data animate pictures/val.json moving --as lite && cavis evaluate moving --model lite --out scores
+    """
+    from cavis.categories import COCO_AS
+    from cavis.data.animation import animate
+    from cavis.data.opening import open_annotated
+
+    dataset = open_annotated(path, split, categories=None if names is None else COCO_AS[names.value])
+    with progress_bar() as bar:
+        row = bar.add_task("animate", total=len(dataset))
+        animate(dataset, out, frames, seed, progress=lambda done, of: bar.update(row, completed=done))
+    typer.echo(f"{len(dataset)} clips -> {out}")

@@ -21,7 +21,7 @@ class FormatName(StrEnum):
 
 
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="A data set: YouTube-VIS, OVIS, VIPSeg, VSPW.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="YouTube-VIS, OVIS, VIPSeg, VSPW or COCO.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for results and numbers.", show_default=False)],
     model: Model = "tiny",
     form: Annotated[
@@ -35,20 +35,21 @@ def evaluate(
 ) -> None:
     """Run a model over every video of a data set and compare with the annotations.
 
-    Instances: AP, AR, HOTA, IDF1 and a report; VIPSeg: VPQ and STQ; VSPW: mIoU. Writes OUT/metrics.json (fractions) and
-    the results in the form of the data set's server, and prints a table. What is found in a video is kept in
-    OUT/videos: the same command goes on where it was stopped. Under torchrun or accelerate launch the processes share
-    the videos.
+    Instances: AP, AR, HOTA, IDF1 and a report; VIPSeg: VPQ and STQ; VSPW: mIoU. Pictures are short videos. Writes
+    OUT/metrics.json (fractions) and the results in the form of the data set's server, and prints a table. What is found
+    in a video is kept in OUT/videos: the same command goes on where it was stopped. Under torchrun or accelerate launch
+    the processes share the videos.
 
     Example: cavis evaluate validation --model tiny --out scores
     """
     from cavis.checkpoints.hub import find_model
     from cavis.evaluation.shards import ResultFolder, Share, file_digest
-    from cavis.evaluation.start import evaluate_videos, identity, open_dataset, prepare, task_for
+    from cavis.evaluation.start import evaluate_videos, identity, in_words_of, open_dataset, prepare, task_for
 
     share = Share.from_environment(os.environ)
     dataset = open_dataset(folder, split, None if form is None else form.value, skip_faulty=skip_faulty)
     ready = load(model, _own_device(device))
+    dataset = in_words_of(dataset, ready)
     task = task_for(dataset, ready, out, top_k)
     prepare(out, task, share, overwrite)
     about = identity(dataset, ready, file_digest(find_model(model)), top_k)

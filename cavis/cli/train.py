@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cavis.config import Preset, Stage, StageConfig
     from cavis.data.loaders import ClipSource
     from cavis.model import Cavis
-    from cavis.training.loop import Run
+    from cavis.training.loop import Precision, Run
 
 
 INTERRUPTED = 130
@@ -29,6 +29,14 @@ class StageName(StrEnum):
     REFINER = "refiner"
 
 
+class PrecisionName(StrEnum):
+    """The precisions of a forward pass; weights are always fp32."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
 def train(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and log.", show_default=False)],
     stage: Annotated[
@@ -38,6 +46,9 @@ def train(
     data: Annotated[
         list[str], typer.Option(help="twins, or an annotated data set; given twice, both are drawn from equally.")
     ] = ["twins"],  # noqa: B006 (typer copies it)
+    share: Annotated[
+        list[float], typer.Option(help="How often a clip comes from each --data, in their order.", show_default=False)
+    ] = [],  # noqa: B006
     start_from: Annotated[
         Path | None, typer.Option(help="Weights to start from; a later stage needs those of the one before.")
     ] = None,
@@ -50,6 +61,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 200,
     device: Device = "auto",
+    precision: Annotated[
+        PrecisionName | None, typer.Option(help="Of the forward pass; if not given, fp16 on CUDA.", show_default=False)
+    ] = None,
 ) -> None:
     """Train one stage of a preset; or, with --from, a model on a data set of your own.
 
@@ -61,11 +75,14 @@ def train(
     runs/seg/model.safetensors --out runs/track
 
     Example: cavis train --data my_clips --from tiny --out runs/mine
+
+    Example: cavis train --preset lite --stage segmenter --data pictures --data twins --share 3 --share 1 --out runs/seg
     """
     from cavis.presets import get_preset
     from cavis.training.start import require_start, schedule_of
 
-    how = _How(tuple(data), seed, resume, checkpoint_every, device)
+    chosen = None if precision is None else precision.value
+    how = _How(tuple(data), tuple(share), seed, resume, checkpoint_every, device, chosen)
     if own is not None:
         if stage is not None or start_from is not None or preset != "tiny":
             raise ValueError("expected --from without --stage, --start-from and --preset, for it stands for all three")
@@ -84,10 +101,12 @@ class _How:
     """What all stages of a command share."""
 
     data: tuple[str, ...]
+    shares: tuple[float, ...]
     seed: int
     resume: bool
     checkpoint_every: int
     device: str
+    precision: "Precision | None"
 
 
 def _train_own(own: str, out: Path, steps: int | None, how: _How) -> None:
@@ -130,8 +149,11 @@ def _train_stage(
 
     begun = (out / LATEST).exists()
     _check_begun(out, begun=begun, resume=how.resume, what=LATEST)
-    model = fresh_model(plan, stage, how.seed, None if begun else start_from)
-    source = mixed_source(how.data, plan)
+    if begun:  # the checkpoint has all weights
+        model = fresh_model(replace(plan, pretrained=""), stage, how.seed)
+    else:
+        model = fresh_model(plan, stage, how.seed, start_from)
+    source = mixed_source(how.data, plan, how.shares)
     out.mkdir(parents=True, exist_ok=True)
     run = Run(
         preset=plan,
@@ -141,6 +163,7 @@ def _train_stage(
         folder=out,
         checkpoint_every=how.checkpoint_every,
         device=best_device() if how.device == "auto" else how.device,
+        precision=how.precision,
     )
     done = _train_with_progress(run, model, source)
     typer.echo(f"{done} of {schedule.steps} steps -> {out}")

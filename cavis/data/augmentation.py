@@ -72,6 +72,21 @@ class Rotate:
 
 
 @dataclass(frozen=True)
+class Drift:
+    """Show a part of the picture in every frame, brought to the size of the whole: the camera moves and zooms."""
+
+    windows: tuple[tuple[float, float, float], ...]
+    """Left, top and side of what each frame shows, as shares of width and height."""
+
+    def __call__(self, picture: Image.Image, t: int, how: Resampling) -> Image.Image:
+        """Bring the window of frame ``t`` to full size."""
+        left, top, side = self.windows[t]
+        width, height = picture.size
+        box = (left * width, top * height, (left + side) * width, (top + side) * height)
+        return picture.resize(picture.size, how, box=box)
+
+
+@dataclass(frozen=True)
 class Tone:
     """Change the colours of frames; masks stay. Factors of 1 change nothing."""
 
@@ -87,7 +102,7 @@ class Tone:
         return Image.blend(picture.convert("L").convert("RGB"), picture, self.saturation)
 
 
-Step = Resize | Crop | Flip | Rotate | Tone
+Step = Resize | Crop | Flip | Rotate | Drift | Tone
 Size = tuple[int, int]
 """Height and width in pixels."""
 
@@ -97,7 +112,7 @@ def draw_steps(
 ) -> tuple[Step, ...]:
     """Draw what happens to a clip of ``frames`` frames of ``size``; ``still``: all of them are one picture.
 
-    The order is: crop, resize, window, flip, rotation, tone (the released code's, as far as it has them).
+    The order is: crop, resize, window, flip, rotation, drift, tone (the released code's, as far as it has them).
     """
     steps: list[Step] = []
     if augmentation.crop and rng.random() < augmentation.crop:
@@ -111,10 +126,19 @@ def draw_steps(
         angles = angles[::-1] if rng.random() < 0.5 else angles
         x, y = rng.uniform(0.4, 0.6, 2)
         steps.append(Rotate(tuple(angles.tolist()), (float(x), float(y))))
+    if augmentation.drift and still:
+        steps.append(_draw_drift(augmentation.drift, frames, rng))
     shares = np.array([augmentation.brightness, augmentation.contrast, augmentation.saturation])
     if shares.any():
         steps.append(Tone(*(1 + shares * rng.uniform(-1, 1, 3)).tolist()))
     return tuple(steps)
+
+
+def _draw_drift(most: float, frames: int, rng: np.random.Generator) -> Drift:
+    """From one window to another, in even steps; both lie within the picture, and so do those between them."""
+    sides = 1 - most * rng.random(2)
+    ends = [(*(rng.random(2) * (1 - side)).tolist(), float(side)) for side in sides]
+    return Drift(tuple(tuple(row) for row in np.linspace(*ends, num=frames).tolist()))
 
 
 def _draw_crop(augmentation: Augmentation, size: Size, rng: np.random.Generator) -> list[Step]:
@@ -165,7 +189,7 @@ def augment(clip: Clip, steps: Sequence[Step]) -> Clip:
     """
     if not steps:
         return clip
-    shared = tuple(takewhile(lambda step: not isinstance(step, Rotate), steps)) if clip.still else ()
+    shared = tuple(takewhile(lambda step: not isinstance(step, Rotate | Drift), steps)) if clip.still else ()
     frames, masks = clip.frames, clip.targets.masks
     if shared:
         frames = _frames(frames[:1], shared).expand(len(frames), -1, -1, -1).contiguous()
@@ -232,15 +256,14 @@ def draw_paste(augmentation: Augmentation, other: Clip, rng: np.random.Generator
 def paste(clip: Clip, other: Clip, drawn: Paste) -> Clip:
     """Put objects of ``other`` in front of a clip of as many frames (ValueError otherwise).
 
-    Frame by frame they cover what is behind them. Their ids go on from those of the clip. Objects whose label is
-    unknown in the clip stay out: others like them may be there without being annotated.
+    Frame by frame they cover what is behind them. Their ids go on from those of the clip. What is unknown in the clip
+    stays so; objects of such a label may come in, for what is annotated is learned all the same.
     """
     if len(clip.frames) != len(other.frames):
         raise ValueError(
             f"expected clips of one length to paste, got {len(clip.frames)} and {len(other.frames)} frames"
         )
     rows = torch.tensor(drawn.rows, dtype=torch.int64)
-    rows = rows[~torch.isin(other.targets.labels[rows], clip.targets.unknown)]
     height, width = (max(1, int(side * drawn.scale + 0.5)) for side in other.frames.shape[-2:])
     scaled = augment(replace(other, targets=_rows(other.targets, rows)), (Resize(height, width),))
     if len(scaled.targets.labels) == 0:

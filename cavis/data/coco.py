@@ -68,7 +68,7 @@ class CocoDataset:
     table: Objects = field(repr=False)
     known: tuple[tuple[int, ...] | None, ...] = field(repr=False)
     """For each image the labels that were looked for in it (its field ``labelled_categories``, a list of names, or
-    "all"); None: all of them."""
+    "all"), a label of several categories only if all of them were; None: all labels."""
     left_out: tuple[Fault, ...] = field(default=(), repr=False)
     """What was left out when it was opened with ``skip_faulty``."""
 
@@ -95,11 +95,12 @@ class CocoDataset:
     def clip(self, index: int, frames: Sequence[int]) -> Clip:
         """The image as often as there are ``frames`` (all of them 0), with its objects; crowds are left out.
 
-        Labels that nobody looked for in the image are ``unknown`` in the targets.
+        Labels that nobody looked for in the image, and those of crowds, are ``unknown`` in the targets.
         """
         picture, wanted = self.pictures[index], list(frames)
         pixels = stack_frames(self.source(index), wanted)
-        rows = [n for n in range(*self.table.first[index : index + 2].tolist()) if not self.table.crowd[n]]
+        everything = range(*self.table.first[index : index + 2].tolist())
+        rows = [n for n in everything if not self.table.crowd[n]]
         masks = np.zeros((len(rows), len(wanted), picture.height, picture.width), dtype=bool)
         for row, n in enumerate(rows):
             mask = self.table.mask(n, picture.height, picture.width)
@@ -107,9 +108,10 @@ class CocoDataset:
                 masks[row] = rle.decode(mask)
         present = np.ones(masks.shape[:2], dtype=bool)
         clip = make_clip(pixels, self.table.labels[rows].tolist(), self.table.ids[rows].tolist(), masks, present)
-        if (known := self.known[index]) is None:
-            return replace(clip, still=True)
-        unknown = torch.tensor(sorted(set(range(len(self.names))).difference(known)), dtype=torch.int64)
+        labels = set(range(len(self.names)))
+        known = labels.intersection(labels if (listed := self.known[index]) is None else listed)
+        known -= {int(self.table.labels[n]) for n in everything if self.table.crowd[n]}
+        unknown = torch.tensor(sorted(labels - known), dtype=torch.int64)
         return replace(clip, targets=replace(clip.targets, unknown=unknown), still=True)
 
 
@@ -271,16 +273,18 @@ class _Reader:
         place = {picture.id: index for index, picture in enumerate(pictures)}
         columns = np.array([(place[row[0]], *row[1:]) for row in self.rows], dtype=np.int64).reshape(-1, 5)
         by_name = {name: labels[number] for number, name in categories.items() if number in labels}
-        known = tuple(
-            tuple(sorted({by_name[name] for name in self.labelled[one.id] if name in by_name}))
-            if one.id in self.labelled
-            else None
-            for one in pictures
-        )
+        known = tuple(_known(self.labelled.get(number), by_name) for number in self.pictures)
         names = tuple(categories.values()) if self.map is None else self.map.names
         folder = find_folder(image_folders(self.faults.file), [picture.file_names for picture in pictures])
         objects = _sorted(columns, bytes(self.counts), len(pictures))
         return CocoDataset(self.faults.file, folder, categories, names, pictures, objects, known)
+
+
+def _known(listed: tuple[str, ...] | None, labels: dict[str, int]) -> tuple[int, ...] | None:
+    """The labels all of whose categories were looked for; None where everything was."""
+    if listed is None:
+        return None
+    return tuple(sorted(set(labels.values()) - {label for name, label in labels.items() if name not in listed}))
 
 
 def _sorted(columns: Int[np.ndarray, "N 5"], counts: bytes, images: int) -> Objects:

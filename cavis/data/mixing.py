@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from cavis.categories import CategoryMap
 from cavis.data.annotated import AnnotatedVideos
 from cavis.data.loaders import ClipSource, FrameChoice
 from cavis.records import Clip
@@ -63,6 +64,23 @@ class MixedSource:
     def draw(self, rng: np.random.Generator, choose: FrameChoice) -> Clip:
         """A clip of one of the sources."""
         return self.sources[int(rng.choice(len(self.sources), p=self.shares))].draw(rng, choose)
+
+
+class Relabelled:
+    """A source whose objects get the labels of another data set; a ValueError if a category has no counterpart."""
+
+    def __init__(self, source: ClipSource, names: Sequence[str], mapping: CategoryMap) -> None:
+        labels = [mapping.label(name) for name in names]
+        kept = [label for label in labels if label is not None]
+        if len(kept) < len(labels):
+            raise ValueError(f"expected a counterpart for each of {', '.join(names)}; got none for some")
+        self.source = source
+        self.labels = torch.tensor(kept, dtype=torch.int64)
+
+    def draw(self, rng: np.random.Generator, choose: FrameChoice) -> Clip:
+        """A clip of the source under other labels."""
+        clip = self.source.draw(rng, choose)
+        return replace(clip, targets=replace(clip.targets, labels=self.labels[clip.targets.labels]))
 
 
 class PartlyLabelled:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, UInt8
 
 from cavis import rle
@@ -70,6 +71,13 @@ class Video(Frames):
 
     id: int
     annotations: tuple[Annotation, ...] = field(repr=False)
+    known: tuple[int, ...] | None = field(default=None, repr=False)
+    """The ids of the categories that were looked for in it (its field ``labelled_categories``, a list of names, or
+    "all"); None: all of them."""
+
+    def counts(self, category_id: int) -> bool:
+        """Whether objects of a category are annotated wherever they are seen."""
+        return self.known is None or category_id in self.known
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,8 @@ class YtvisDataset:
     def clip(self, index: int, frames: Sequence[int]) -> Clip:
         """Some frames of a video with the objects that are present in any of them; crowds are left out.
 
-        Only these frames and masks are decoded; indices may repeat and come in any order.
+        Only these frames and masks are decoded; indices may repeat and come in any order. Labels that nobody looked for
+        in the video are ``unknown`` in the targets.
         """
         video = self.videos[index]
         wanted = list(frames)
@@ -139,7 +148,9 @@ class YtvisDataset:
         present = np.array([one.present[wanted] for one in kept], dtype=bool).reshape(masks.shape[:2])
         labels = [self.labels[one.category_id] for one in kept]
         clip = make_clip(self.frames(index, wanted), labels, [one.id for one in kept], masks, present)
-        return replace(clip, still=len(video) == 1)
+        unknown = [label for category_id, label in self.labels.items() if not video.counts(category_id)]
+        targets = replace(clip.targets, unknown=torch.tensor(unknown, dtype=torch.int64))
+        return replace(clip, targets=targets, still=len(video) == 1)
 
 
 def open_ytvis(path: str | Path, split: str | None = None, *, skip_faulty: bool = False) -> YtvisDataset:
@@ -186,6 +197,7 @@ class _Reader:
         self.faults = faults
         self.opened: set[str] = set()
         self.videos: dict[int, Frames] = {}
+        self.labelled: dict[int, tuple[str, ...]] = {}
         self.categories: dict[int, str] = {}
         self.annotations: dict[int, list[Annotation]] = {}
         self.refused: set[int | str] = set()
@@ -229,6 +241,8 @@ class _Reader:
             raise ValueError("expected file_names as a list of texts, got something else")
         name = Path(files[0]).parent.name or str(number)
         self.videos[number] = Frames(number, name, files, *fields.size(entry))
+        if entry.get("labelled_categories", "all") != "all":
+            self.labelled[number] = tuple(str(name) for name in fields.listed(entry, "labelled_categories"))
         declared = entry.get("length")
         if self.faults.thorough and declared not in (None, len(files)):
             message = f"expected a length of {len(files)}, as there are file_names, got {declared}"
@@ -252,13 +266,15 @@ class _Reader:
                 self.faults.add(message, f"video {video_id}", number, harmless=True)
 
     def finish(self) -> YtvisDataset:
-        videos = tuple(
-            Video(number, one.name, one.file_names, one.height, one.width, tuple(self.annotations.get(number, ())))
-            for number, one in self.videos.items()
-        )
+        videos = tuple(self._finished(number, one) for number, one in self.videos.items())
         folder = find_folder(_image_folders(self.faults.file), [video.file_names for video in videos])
         categories = dict(sorted(self.categories.items()))
         return YtvisDataset(self.faults.file, folder, categories, videos, annotated="annotations" in self.opened)
+
+    def _finished(self, number: int, one: Frames) -> Video:
+        annotations, listed = tuple(self.annotations.get(number, ())), self.labelled.get(number)
+        known = None if listed is None else tuple(id_ for id_, name in self.categories.items() if name in listed)
+        return Video(number, one.name, one.file_names, one.height, one.width, annotations, known)
 
 
 def _read_annotation(entry: dict[str, Any], video: Frames) -> Annotation:

@@ -80,17 +80,22 @@ def predict_video(
 
 
 def measure(dataset: YtvisDataset, predictions: Iterable[PredictedTrack], unmatched: Sequence[str] = ()) -> Evaluation:
-    """Compare predictions with the annotations of their data set, where it has any."""
-    kept = tuple(predictions)
+    """Compare predictions with the annotations of their data set, where it has any.
+
+    Predictions of categories that nobody looked for in their video count neither for nor against, and are left out.
+    """
+    videos = {video.id: video for video in dataset.videos}
+    kept = tuple(one for one in predictions if videos[one.video_id].counts(one.category_id))
     return Evaluation(_measure(dataset, kept), kept, tuple(unmatched))
 
 
 def ground_truth(dataset: YtvisDataset) -> list[GroundTruthTrack]:
-    """The annotated tracks of a data set, crowds included."""
+    """The annotated tracks of a data set, crowds included, of all categories that were looked for in their video."""
     return [
         GroundTruthTrack(video.id, one.category_id, one.masks, one.iscrowd, one.mean_area)
         for video in dataset.videos
         for one in video.annotations
+        if video.counts(one.category_id)
     ]
 
 
@@ -155,7 +160,7 @@ def predictions_from_json(entries: Sequence[Any], dataset: YtvisDataset, where: 
 
 def evaluate_results(dataset: YtvisDataset, predictions: Iterable[PredictedTrack]) -> VisMetrics:
     """Measure predictions made elsewhere; a ValueError for a data set without annotations."""
-    metrics = _measure(dataset, tuple(predictions))
+    metrics = measure(dataset, predictions).metrics
     if metrics is None:
         raise ValueError(f"expected a data set with annotations to compare with, got {dataset.path}, which has none")
     return metrics
@@ -168,10 +173,10 @@ def _measure(dataset: YtvisDataset, predictions: Sequence[PredictedTrack]) -> Vi
 
 
 def _predicted(video: Video, result: VideoResult, category_ids: tuple[int | None, ...]) -> Iterator[PredictedTrack]:
-    """All predictions whose category the data set knows, best first."""
+    """All predictions whose category the data set knows, and was looked for in the video, best first."""
     for track, label, score in result.predictions(len(result.tracks) * len(result.categories)):
         category_id = category_ids[label]
-        if category_id is not None:
+        if category_id is not None and video.counts(category_id):
             yield PredictedTrack(video.id, category_id, score, track.masks)
 
 

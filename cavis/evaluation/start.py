@@ -4,14 +4,18 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from cavis.categories import COCO_AS
 from cavis.checkpoints.hub import ReadyModel
 from cavis.data.annotated import AnnotatedVideos
+from cavis.data.coco import open_coco
 from cavis.data.faults import DataError
-from cavis.data.layouts import Format, locate
+from cavis.data.layouts import Format, locate, recognise
 from cavis.data.opening import open_annotated
 from cavis.data.panoptic_maps import MappedDataset
+from cavis.data.pictures import as_videos
 from cavis.data.ytvis_json import YtvisDataset
 from cavis.evaluation.shards import ABOUT, VIDEOS, Identity, ResultFolder, Share, clear, digest, write_text
 from cavis.evaluation.tasks import EvaluationTask, InstanceTask, Outcome, PanopticTask, SemanticTask
@@ -24,19 +28,33 @@ METRICS = "metrics.json"
 def open_dataset(
     path: str | Path, split: str | None = None, form: Format | None = None, *, skip_faulty: bool = False
 ) -> Dataset:
-    """Open a data set that can be evaluated: ``ytvis``, ``vipseg`` or ``vspw``.
+    """Open a data set that can be evaluated: ``ytvis``, ``vipseg``, ``vspw``, or ``coco``, whose pictures are videos.
 
-    Options as in ``open_annotated``. A DataError for images (COCO): they are there to train with.
+    Options as in ``open_annotated``. A DataError for panoptic images (COCO): they are there to train with.
     """
-    found = locate(path, split, form).format
-    if found in ("coco", "coco_panoptic"):
+    file, found = locate(path, split, form)
+    if found == "coco_panoptic":
         raise DataError(
-            f"expected annotated videos to evaluate on (ytvis, vipseg or vspw), got {path}: images in the form "
-            f"{found!r}, which are there to train with"
+            f"expected annotated videos to evaluate on (ytvis, vipseg or vspw) or images (coco), got {path}: images in "
+            f"the form {found!r}, which are there to train with"
         )
+    if found == "coco":
+        return as_videos(open_coco(file, keep_empty=True, skip_faulty=skip_faulty))
     dataset: AnnotatedVideos = open_annotated(path, split, form=found, skip_faulty=skip_faulty)
     assert isinstance(dataset, Dataset)
     return dataset
+
+
+def in_words_of(dataset: Dataset, ready: ReadyModel) -> Dataset:
+    """Pictures of COCO under the categories of a model of another data set, where COCO's have counterparts there."""
+    names = ready.about.config.categories
+    mapping = next((one for one in COCO_AS.values() if one.names == names), None)
+    if mapping is None or not isinstance(dataset, YtvisDataset) or recognise(dataset.path) != "coco":
+        return dataset
+    renamed = as_videos(open_coco(dataset.path, categories=mapping, keep_empty=True, skip_faulty=True))
+    wanted = {video.id for video in dataset.videos}
+    videos = tuple(video for video in renamed.videos if video.id in wanted)
+    return replace(renamed, videos=videos, left_out=dataset.left_out)
 
 
 def task_for(dataset: Dataset, ready: ReadyModel, out: Path, top_k: int | None = None) -> EvaluationTask:

@@ -113,7 +113,7 @@ class InstanceTask:
             predictions += predictions_from_json(found(index)["predictions"], self.dataset, where)
         evaluation = measure(self.dataset, predictions, unmatched)
         assert evaluation.metrics is not None
-        tracking = tracking_metrics(ground_truth(self.dataset), predictions, self.dataset.categories)
+        tracking = tracking_metrics(ground_truth(self.dataset), evaluation.predictions, self.dataset.categories)
         write_report(self.out, self.dataset, evaluation, tracking)
         table = [["category", "AP", "AP50"]]
         table += [[one.name, _shown(one.ap), _shown(one.ap50)] for one in evaluation.per_category]

@@ -51,6 +51,7 @@ def build_segmenter(config: ModelConfig) -> Segmenter:
         query_decoder,
         ContextPooling(hidden, reading.context, reading.context_filter_size),
         None if reading.context == "none" else mlp,
+        (config.mean, config.deviation),
     )
 
 

@@ -11,6 +11,8 @@ from cavis.model.pixel_decoder import PixelDecoder
 from cavis.model.query_decoder import QueryDecoder
 from cavis.records import FramePrediction, LayerPrediction
 
+Colours = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Mean and deviation of red, green and blue, 0 ... 255."""
 STRIDE = 32
 """Images are padded to a multiple of the coarsest stride."""
 
@@ -18,7 +20,8 @@ STRIDE = 32
 class Segmenter(nn.Module):
     """Backbone, pixel decoder, query decoder, and the context branch (Eq. 6, 7) on top of them.
 
-    Without ``context_mlp`` (a model without context) the core features stand alone.
+    Without ``context_mlp`` (a model without context) the core features stand alone. ``colours`` are those the backbone
+    was trained with.
     """
 
     mean: Tensor
@@ -31,6 +34,7 @@ class Segmenter(nn.Module):
         query_decoder: QueryDecoder,
         context_pooling: ContextPooling,
         context_mlp: Mlp | None,
+        colours: Colours,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -38,7 +42,7 @@ class Segmenter(nn.Module):
         self.query_decoder = query_decoder
         self.context_pooling = context_pooling
         self.context_mlp = context_mlp
-        mean, std = torch.tensor((123.675, 116.280, 103.530)), torch.tensor((58.395, 57.120, 57.375))
+        mean, std = (torch.tensor(values) for values in colours)
         self.register_buffer("mean", mean[:, None, None], persistent=False)
         self.register_buffer("std", std[:, None, None], persistent=False)
 

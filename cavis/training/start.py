@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 
-from cavis.categories import COCO_AS
+from cavis.categories import COCO_AS, TWINS, TWINS_AS
 from cavis.checkpoints.files import CheckpointError, load_weights, read_model_file
+from cavis.checkpoints.imagenet import efficientnet_lite2
 from cavis.config import Preset, Stage, StageConfig
 from cavis.data.layouts import recognise
 from cavis.data.loaders import ClipSource, FolderSource, TwinsSource
-from cavis.data.mixing import MixedSource, PartlyLabelled, PicturesSource
+from cavis.data.mixing import MixedSource, PartlyLabelled, PicturesSource, Relabelled
 from cavis.data.opening import open_annotated
 from cavis.model import Cavis, build_model
 from cavis.training.stages import start_silent
@@ -22,11 +23,13 @@ def fresh_model(preset: Preset, stage: Stage, seed: int, start_from: Path | None
 
     A stage takes all parts up to its own that the file has; its own may be missing, those before may not. A
     CheckpointError if one is, or if weights do not fit the preset. What an imported starting point says it lacks stays
-    fresh.
+    fresh. Without ``start_from`` the backbone gets the preset's ``pretrained`` weights, if it has any.
     """
     torch.manual_seed(seed)
     model = build_model(preset.model, stage)
     if start_from is None:
+        if preset.pretrained:
+            load_weights(model.segmenter.backbone, efficientnet_lite2(), preset.pretrained)
         return model
     about, state = read_model_file(start_from)
     for name, part in (("segmenter", model.segmenter), ("tracker", model.tracker), ("refiner", model.refiner)):
@@ -67,12 +70,14 @@ def schedule_of(preset: Preset, stage: Stage, steps: int | None = None) -> Stage
 def clip_source(data: str, preset: Preset) -> ClipSource:
     """``twins``, or an annotated data set whose categories are the preset's (ValueError otherwise).
 
-    Pictures become clips by repetition; the released augmentation turns them, so that they move. COCO's categories are
-    given those of the preset's data set, where that is one of the paper's: what COCO does not have is unknown then.
+    Pictures become clips by repetition; the released augmentation turns them, so that they move. COCO's categories, and
+    those of the twins' world, are given those of the preset, where it is of another data set of the paper or ``lite``:
+    what COCO does not have is unknown then.
     """
-    if data == "twins":
-        return TwinsSource()
     wanted = preset.model.categories
+    if data == "twins":
+        renamed = next((mapping for mapping in TWINS_AS.values() if mapping.names == wanted), None)
+        return TwinsSource() if renamed is None else Relabelled(TwinsSource(), TWINS, renamed)
     relabelled = next((mapping for mapping in COCO_AS.values() if mapping.names == wanted), None)
     if recognise(data) == "coco" and relabelled is not None:
         pictures = PicturesSource(open_annotated(data, categories=relabelled))
@@ -87,7 +92,7 @@ def clip_source(data: str, preset: Preset) -> ClipSource:
     return PicturesSource(dataset) if still else FolderSource(dataset)
 
 
-def mixed_source(data: Sequence[str], preset: Preset) -> ClipSource:
-    """One source, or several from which clips are drawn equally often."""
+def mixed_source(data: Sequence[str], preset: Preset, shares: Sequence[float] = ()) -> ClipSource:
+    """One source, or several from which clips are drawn equally often, or in proportion to ``shares``."""
     sources = [clip_source(one, preset) for one in data]
-    return sources[0] if len(sources) == 1 else MixedSource(sources)
+    return MixedSource(sources, shares or None) if len(sources) > 1 or shares else sources[0]

@@ -9,6 +9,7 @@ from PIL import Image
 from cavis.config import Augmentation
 from cavis.data.augmentation import (
     Crop,
+    Drift,
     Flip,
     Paste,
     Resize,
@@ -88,6 +89,33 @@ def test_masks_stay_on_their_objects(seed, is_still):
     assert shining.shape == mask.shape
     assert not (shining & ~grown(mask)).any()
     assert not (~shining & ~grown(~mask)).any()
+
+
+def test_a_drifting_camera_moves_steadily_and_stays_within_the_picture():
+    size, frames = (64, 96), 6
+    drifts = [step for steps in drawn(Augmentation(drift=0.4), size=size, frames=frames, still=True) for step in steps]
+    windows = np.array([drift.windows for drift in drifts])
+    places, sides = windows[..., :2], windows[..., 2:]
+    assert sides.min() >= 0.6
+    assert sides.min() < 0.65
+    assert sides.max() <= 1
+    assert places.min() >= 0
+    assert (places + sides).max() <= 1 + 1e-9
+    np.testing.assert_allclose(np.diff(windows, n=2, axis=1), 0, atol=1e-9)
+    assert np.abs(windows[:, -1] - windows[:, 0]).max(axis=1).min() > 0
+    assert drawn(Augmentation(drift=0.4), count=1, frames=frames) == [()]  # videos have motion of their own
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_masks_drift_with_their_objects(seed):
+    clip = repeat(lantern(seed, frames=1), 3)
+    changed = augment(clip, draw_steps(Augmentation(drift=0.4), (64, 96), 3, rng(seed), still=True))
+    shining, mask = changed.frames[:, 0] > 127, changed.targets.masks[0]
+    assert not (shining & ~grown(mask)).any()
+    assert not (~shining & ~grown(~mask)).any()
+    assert not mask[0].equal(mask[2])
+    whole = Drift(((0.0, 0.0, 1.0),) * 3)
+    same(augment(clip, (whole,)), augment(clip, ()))
 
 
 def test_masks_are_resampled_by_the_nearest_pixel():
@@ -328,13 +356,14 @@ def test_pasted_objects_are_what_a_resized_clip_shows_at_that_place(scale, place
     assert shown > 0
 
 
-def test_objects_of_classes_that_are_not_annotated_in_the_clip_are_not_pasted():
+def test_what_is_unknown_in_a_clip_stays_so_whatever_is_pasted():
     clip, other = squares(0), squares(1)
-    clip = replace(clip, targets=replace(clip.targets, unknown=other.targets.labels[:1]))
-    pasted = paste(clip, other, Paste((0, 1), 1.0, (0.5, 0.5)))
-    same(pasted, paste(clip, other, Paste((1,), 1.0, (0.5, 0.5))))
-    assert pasted.targets.unknown.equal(clip.targets.unknown)
-    assert paste(clip, other, Paste((0,), 1.0, (0.5, 0.5))) is clip
+    partly = replace(clip, targets=replace(clip.targets, unknown=other.targets.labels[:1]))
+    drawn = Paste((0, 1), 1.0, (0.5, 0.5))
+    pasted, plain = paste(partly, other, drawn), paste(clip, other, drawn)
+    assert set(other.targets.labels[:1].tolist()) <= set(pasted.targets.labels.tolist())
+    assert pasted.targets.unknown.equal(partly.targets.unknown)
+    same(replace(pasted, targets=replace(pasted.targets, unknown=plain.targets.unknown)), plain)
 
 
 def test_any_objects_may_come_along_and_one_does_at_least():

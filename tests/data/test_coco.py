@@ -85,8 +85,28 @@ def test_images_without_objects_are_left_out_unless_asked_for(tmp_path):
 
 def test_labels_nobody_looked_for_are_unknown(tmp_path):
     dataset = open_coco(write_coco(tmp_path, coco_content()))
-    assert dataset.clip(0, [0]).targets.unknown.tolist() == []
     assert dataset.clip(1, [0]).targets.unknown.tolist() == [1]
+
+
+def test_what_there_is_a_crowd_of_is_unknown_too(tmp_path):
+    content = coco_content()
+    crowded = open_coco(write_coco(tmp_path / "crowd", content)).clip(0, [0]).targets
+    assert crowded.unknown.tolist() == [0]
+    assert crowded.ids.tolist() == [30, 33]  # the cat that stands alone is learned all the same
+    content["annotations"].pop()
+    assert open_coco(write_coco(tmp_path / "none", content)).clip(0, [0]).targets.unknown.tolist() == []
+
+
+def test_a_label_of_several_categories_is_known_only_if_all_of_them_are(tmp_path):
+    content = coco_content()
+    content["categories"].append({"id": 18, "name": "dog"})
+    cat, thing = (COCO_AS["lite"].names.index(name) for name in ("cat", "object"))
+    for listed, known in ((["cat"], {cat}), (["cat", "kite"], {cat}), (["cat", "kite", "dog"], {cat, thing})):
+        content["images"][3]["labelled_categories"] = listed
+        dataset = open_coco(write_coco(tmp_path, content), categories=COCO_AS["lite"])
+        unknown = set(dataset.clip(1, [0]).targets.unknown.tolist())
+        assert {cat, thing} - unknown == known
+    assert [categories.LITE[k] for k in dataset.clip(0, [0]).targets.labels.tolist()] == ["object", "cat"]
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,44 @@ def test_categories_the_data_set_does_not_know_are_dropped_and_reported(dataset)
     assert [(one.category_id, one.score) for one in evaluation.predictions] == [(2, 0.8), (2, 0.8)]
 
 
+def partly(dataset, *known):
+    """The same, but in the first video nobody looked for other categories than these."""
+    return replace(dataset, videos=(replace(dataset.videos[0], known=known), *dataset.videos[1:]))
+
+
+def test_what_nobody_looked_for_counts_neither_for_nor_against(dataset):
+    def sees_too_much(source):
+        result = perfect(source)
+        return replace(result, tracks=(*result.tracks, track(3, [0.0, 0.95], 3)))  # a panda that is not annotated
+
+    everywhere, nowhere = evaluate(dataset, sees_too_much), evaluate(partly(dataset, 2), sees_too_much)
+    pandas = {row.name: row.ap for row in everywhere.per_category}["Giant_panda"]
+    assert pandas < 0.9
+    without = [one for one in everywhere.predictions if (one.video_id, one.category_id) != (1, 4)]
+    blind = tuple(one for one in dataset.videos[0].annotations if one.category_id != 4)
+    removed = replace(dataset, videos=(replace(dataset.videos[0], annotations=blind), dataset.videos[1]))
+    assert nowhere.predictions == tuple(without)
+    assert metrics_json(nowhere.metrics) == metrics_json(evaluate_results(removed, without))
+    assert metrics_json(evaluate_results(partly(dataset, 2), everywhere.predictions)) == metrics_json(nowhere.metrics)
+    assert [(one.video_id, one.category_id) for one in ground_truth(partly(dataset, 2))] == [(1, 2), (2, 4), (2, 2)]
+
+
+def test_what_nobody_looked_for_takes_no_place_among_the_best(dataset):
+    evaluation = evaluate(partly(dataset, 2), perfect, top_k=1)
+    assert [(one.video_id, one.category_id) for one in evaluation.predictions] == [(1, 2), (2, 4)]
+
+
+def test_what_was_looked_for_is_read_from_the_file(dataset):
+    content = json.loads(dataset.path.read_text())
+    content["videos"][0]["labelled_categories"] = ["dog", "cat"]
+    content["videos"][1]["labelled_categories"] = "all"
+    dataset.path.write_text(json.dumps(content))
+    read = open_ytvis(dataset.path)
+    assert [video.known for video in read.videos] == [(2, 9), None]
+    assert read.clip(0, [0]).targets.unknown.tolist() == [1]  # the panda's label
+    assert read.clip(1, [0]).targets.unknown.tolist() == []
+
+
 def test_names_match_whatever_their_capitals_and_underscores():
     assert match_categories(("giant panda", "Dog", "giant-Panda", "cow"), NAMES) == (4, 2, 4, None)
 

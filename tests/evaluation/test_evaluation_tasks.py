@@ -186,11 +186,12 @@ def test_results_of_another_length_are_refused(tmp_path):
         PanopticTask(dataset, short, tmp_path / "out").predict(0)
 
 
-def test_images_are_no_videos_to_evaluate_on(tmp_path):
+def test_divided_images_are_no_videos_to_evaluate_on(tmp_path):
     images = [{"id": 1, "file_name": "a.jpg", "height": 4, "width": 4}]
-    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
-    (tmp_path / "instances.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"expected annotated videos to evaluate on .* images in the form 'coco'"):
+    shown = [{"image_id": 1, "file_name": "a.png", "segments_info": []}]
+    content = {"images": images, "annotations": shown, "categories": [{"id": 1, "name": "cat", "isthing": 1}]}
+    (tmp_path / "panoptic.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"expected annotated videos .* images in the form 'coco_panoptic'"):
         open_dataset(tmp_path)
 
 

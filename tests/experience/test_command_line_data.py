@@ -4,8 +4,12 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from cavis import rle
+from cavis.categories import LITE
 from cavis.checkpoints.files import read_model_file
 from cavis.data.synthetic import TwinsConfig, synthesize
 
@@ -69,6 +73,51 @@ def test_one_command_teaches_a_model_the_categories_of_a_folder_of_clips(tmp_pat
     assert scores.returncode == 0, scores.stderr
     assert "glider" in (tmp_path / "scores" / "categories.csv").read_text()
     assert "left out" not in scores.stdout
+
+
+def write_pictures(root):
+    """Two pictures in COCO's form: a cat where nobody looked for anything else, and a kite."""
+    (root / "images").mkdir(parents=True)
+    mask = np.zeros((48, 64), dtype=bool)
+    mask[10:40, 20:50] = True
+    images = [{"id": i, "file_name": f"{i}.png", "height": 48, "width": 64} for i in (1, 2)]
+    images[0]["labelled_categories"] = ["cat"]
+    for image in images:
+        Image.fromarray(np.where(mask[..., None], (200, 90, 20), (30, 60, 90)).astype(np.uint8)).save(
+            root / "images" / image["file_name"]
+        )
+    entry = {"iscrowd": 0, "area": 900, "bbox": [20, 10, 30, 30], "segmentation": rle.to_json(rle.encode(mask))}
+    annotations = [entry | {"id": i, "image_id": i, "category_id": i} for i in (1, 2)]
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "kite"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "instances.json").write_text(json.dumps(content))
+    return root
+
+
+def test_lite_is_trained_on_pictures_and_the_twins_world_and_measured_on_pictures(tmp_path):
+    album, out = write_pictures(tmp_path / "album"), tmp_path / "run"
+    data = ("--data", album, "--data", "twins", "--share", 3, "--share", 1)
+    train = ("train", "--preset", "lite", "--stage", "segmenter", *data, "--steps", 1, "--out", out)
+    done = cavis(*train, "--precision", "bf16")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 steps" in done.stdout
+    evaluate = ("evaluate", album, "--model", out / "model.safetensors", "--top-k", 30 * len(LITE))
+    scores = cavis(*evaluate, "--out", tmp_path / "scores")
+    assert scores.returncode == 0, scores.stderr
+    assert "motorcycle" in scores.stdout
+    found = json.loads((tmp_path / "scores" / "results.json").read_text())
+    seen = {number: {one["category_id"] for one in found if one["video_id"] == number} for number in (1, 2)}
+    assert seen[1] == {1 + LITE.index("cat")}
+    assert len(seen[2]) > 1
+
+
+def test_pictures_are_set_in_motion_under_other_names(tmp_path):
+    done = cavis(
+        *("data", "animate", write_pictures(tmp_path / "album"), tmp_path / "moving"), "--frames", 3, "--as", "lite"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 clips" in done.stdout
+    assert "ytvis, 2 videos, 6 frames, 6 categories" in check(tmp_path / "moving").stdout
 
 
 def test_from_stands_alone(tmp_path):

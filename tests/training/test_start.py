@@ -10,11 +10,11 @@ from nano import batch_of, nano_model, nano_preset, squares
 from PIL import Image
 
 from cavis import rle
-from cavis.categories import COCO_AS, TWINS, YTVIS21
+from cavis.categories import COCO_AS, LITE, TWINS, YTVIS21
 from cavis.data.loaders import StepBatches
 from cavis.data.synthetic import TwinsConfig, synthesize
 from cavis.losses.criterion import SegmenterCriterion
-from cavis.presets import tiny
+from cavis.presets import lite, tiny
 from cavis.training.start import clip_source, mixed_source
 
 SIDE = 24
@@ -74,6 +74,29 @@ def test_pictures_of_coco_train_a_video_preset_and_say_what_they_do_not_know(tmp
     assert unknown == set(YTVIS21) - set(COCO_AS["ytvis21"].counterparts.values())
     batch = StepBatches(source, preset.segmenter, seed=0, num_classes=len(YTVIS21))[0]
     assert all(len(targets.unknown) for targets in batch.targets)
+
+
+def test_lite_learns_pictures_of_coco_and_the_twins_world_under_its_own_names(tmp_path):
+    preset = lite()
+    pictures = album(tmp_path / "coco", ("person", "cat", "dog", "kite"))
+    drawn = [draw(clip_source(pictures, preset), 2, seed) for seed in range(20)]
+    assert {LITE[label] for clip in drawn for label in clip.targets.labels.tolist()} == {"person", "cat", "object"}
+    assert all(len(clip.targets.unknown) == 0 for clip in drawn)
+    for seed in range(4):
+        plain, renamed = (draw(clip_source("twins", one), 1, seed).targets for one in (tiny(), preset))
+        same = {"motorbike": "motorcycle"} | {name: name for name in ("person", "cat", "car")}
+        assert [LITE[k] for k in renamed.labels] == [same.get(TWINS[k], "object") for k in plain.labels]
+        assert renamed.masks.equal(plain.masks)
+    batch = StepBatches(mixed_source([pictures, "twins"], preset), preset.segmenter, seed=0, num_classes=len(LITE))[0]
+    assert batch.frames.shape[:2] == (4, 2)
+
+
+def test_sources_are_drawn_from_in_proportion_to_their_shares(clips, tmp_path):
+    data = [clips, album(tmp_path / "album", TWINS)]
+    source = mixed_source(data, tiny(), shares=(3, 1))
+    assert 30 < sum(draw(source, 2, seed).still for seed in range(200)) < 70
+    with pytest.raises(ValueError, match="expected one weight for each of the sources, got 1 for 2"):
+        mixed_source(data, tiny(), shares=(1,))
 
 
 def test_other_categories_are_refused_by_name(tmp_path):

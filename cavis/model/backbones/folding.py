@@ -18,10 +18,10 @@ class FrozenBatchNorm(nn.Module):
     bias: Tensor
     running_mean: Tensor
     running_var: Tensor
-    eps = 1e-5
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
+        self.eps = eps
         for name, start in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
             self.register_buffer(name, torch.full((channels,), start))
 
@@ -37,7 +37,7 @@ def freeze_norms(network: nn.Module) -> None:
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.BatchNorm2d):
-                setattr(module, name, FrozenBatchNorm(child.num_features))
+                setattr(module, name, FrozenBatchNorm(child.num_features, child.eps))
 
 
 @torch.no_grad()
