@@ -141,7 +141,7 @@ def lite() -> Preset:
             frames=8,
             frame_range=0,
             warmup=50,
-            copied_heads=True,
+            silent_start=True,
         ),
         inference=InferenceConfig(short_side=256, max_side=456, top_k=10, window=4),
         pretrained="efficientnet-lite2",
