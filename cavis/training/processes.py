@@ -10,6 +10,7 @@ of the model. What is given up is that gradients travel while others are still b
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from accelerate import PartialState
@@ -49,11 +50,13 @@ class Processes:
 
     def total(self, part: Tensor) -> Tensor:
         """The sum of what all processes have; gradients do not pass."""
-        return part if self.alone else reduce(part, "sum")
+        return part if self.alone else cast("Tensor", reduce(part, "sum"))
 
     def largest(self, *values: int) -> list[int]:
         """The largest of what all processes have, for each value."""
-        return list(values) if self.alone else reduce(torch.tensor(values, device=self.device), "max").tolist()
+        if self.alone:
+            return list(values)
+        return cast("Tensor", reduce(torch.tensor(values, device=self.device), "max")).tolist()
 
     def any(self, flag: bool) -> bool:
         """Whether it is so in one process at least."""
@@ -107,7 +110,7 @@ def join(device: str) -> Processes:
     state = PartialState(cpu=torch.device(device).type == "cpu")
     if state.num_processes != said.processes:
         raise ValueError(f"expected the devices cpu or cuda for {said.processes} processes, got {device}")
-    return Processes(Share(state.process_index, state.num_processes), state.device)
+    return Processes(Share(state.process_index, state.num_processes), torch.device(state.device or device))
 
 
 def leave() -> None:

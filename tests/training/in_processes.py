@@ -71,7 +71,8 @@ def main(jobs: list[str]) -> None:
             said = f"steps {[report.step for report in reports]}"
         except FloatingPointError as error:
             said = str(error)
-        print(f"process {os.environ['RANK']}, {run.folder.name}: {said}", flush=True)
+        sys.stdout.write(f"process {os.environ['RANK']}, {run.folder.name}: {said}\n")  # in one piece
+        sys.stdout.flush()
     leave()
 
 
