@@ -251,6 +251,7 @@ class StageConfig:
     steps: int
     decay_at: tuple[int, ...]
     clips_per_step: int
+    """Of all processes together."""
     frames: int
     """Frames of a training clip."""
     frame_range: int

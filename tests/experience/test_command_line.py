@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from cavis import cli
-from cavis.checkpoints.files import read_training
 from cavis.data.synthetic import TwinsConfig, synthesize
 from cavis.training.log import read_log
 from cavis.video import VideoWriter, open_video
@@ -164,37 +163,3 @@ def test_interrupted_training_leaves_a_checkpoint_that_resumes(tmp_path: Path) -
     refused = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert refused.returncode == 2
     assert "--resume" in refused.stderr
-
-
-LAUNCHERS = {
-    "torchrun": ("torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-    "accelerate": ("accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--num_processes", "2"),
-}
-
-
-def launched(launcher: str, *arguments: object) -> list[str]:
-    """A command in two processes."""
-    return [sys.executable, "-m", *LAUNCHERS[launcher], "-m", "cavis", *map(str, arguments)]
-
-
-@pytest.mark.slow
-def test_two_interrupted_processes_leave_one_checkpoint_that_resumes(tmp_path: Path) -> None:
-    options = ("train", "--stage", "segmenter", "--steps", "4", "--device", "cpu", "--out", tmp_path)
-    launcher = subprocess.Popen(
-        launched("torchrun", *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    log = tmp_path / "log.jsonl"
-    deadline = time.monotonic() + 400
-    while not (log.exists() and read_log(log)) and launcher.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    launcher.send_signal(signal.SIGINT)
-    _, errors = launcher.communicate(timeout=120)
-    assert launcher.returncode != 0, errors
-    done = len(read_log(log))
-    assert 1 <= done < 4
-    assert read_training(tmp_path / "latest.pt")["done"] == done
-    command = [*launched("accelerate", *options), "--resume"]
-    again = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.count("4 of 4 steps") == 1
-    assert [line["step"] for line in read_log(log)] == [1, 2, 3, 4]

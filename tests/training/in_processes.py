@@ -43,14 +43,14 @@ def run_of(stage: str, folder: Path) -> Run:
     return Run(preset=plan, stage=stage, schedule=plan.stage(stage), seed=5, folder=folder, workers=0)
 
 
-def model_of():
+def model_of(seed: int = 0):
     """Its model, as it begins."""
-    return nano_model(stage="refiner", tracker_contrast=True)
+    return nano_model(seed, stage="refiner", tracker_contrast=True)
 
 
-def follow(run: Run, stop_after: int | None = None, poisoned: bool = False) -> list[StepReport]:
+def follow(run: Run, stop_after: int | None = None, poisoned: bool = False, seed: int = 0) -> list[StepReport]:
     """Train to the end, or until this process wants to stop; a poisoned model loses its head."""
-    stop, reports, model = threading.Event(), [], model_of()
+    stop, reports, model = threading.Event(), [], model_of(seed)
     for report in train(run, model, Motley(), stop):
         reports.append(report)
         if report.step == stop_after:
@@ -62,16 +62,18 @@ def follow(run: Run, stop_after: int | None = None, poisoned: bool = False) -> l
 
 def main(jobs: list[str]) -> None:
     """``stage=folder=`` train; ``stage=folder=stop`` the last process wants to stop; ``stage=folder=fail`` it fails."""
-    last = os.environ["RANK"] == "1"
+    rank = int(os.environ["RANK"])
+    last = rank == 1
     for job in jobs:
         stage, folder, how = job.split("=")
         run = run_of(stage, Path(folder))
         try:
-            reports = follow(run, stop_after=2 if last and how == "stop" else None, poisoned=last and how == "fail")
+            stop_after = 2 if last and how == "stop" else None
+            reports = follow(run, stop_after, last and how == "fail", seed=rank)  # the main one's weights count
             said = f"steps {[report.step for report in reports]}"
         except FloatingPointError as error:
             said = str(error)
-        sys.stdout.write(f"process {os.environ['RANK']}, {run.folder.name}: {said}\n")  # in one piece
+        sys.stdout.write(f"process {rank}, {run.folder.name}: {said}\n")  # in one piece
         sys.stdout.flush()
     leave()
 
