@@ -55,7 +55,8 @@ class Reading:
     absent_identity: bool = False
     """Whether queries matched to absent objects form one more identity in L_CTX, as released."""
     contrast_across_clips: bool = False
-    """Whether L_CTX contrasts the clips of a batch with each other too, equal ids being one identity, as released."""
+    """Whether L_CTX contrasts the clips of a batch with each other too, equal ids being one identity, as released.
+    The one term that depends on how many processes share a step: each contrasts the clips that it has."""
 
     def __post_init__(self) -> None:
         for name, choice in get_type_hints(Reading).items():
@@ -277,6 +278,7 @@ class StageConfig:
     steps: int
     decay_at: tuple[int, ...]
     clips_per_step: int
+    """Of all processes together."""
     frames: int
     """Frames of a training clip."""
     frame_range: int

@@ -42,12 +42,12 @@ def fetch(entry: "ZooEntry", keep: bool = False) -> Path:
 
 
 @contextmanager
-def progress_bar(*counts: "ProgressColumn") -> Iterator["Progress"]:
+def progress_bar(*counts: "ProgressColumn", shown: bool = True) -> Iterator["Progress"]:
     """A progress bar on standard error, with ``counts`` (else how many of how many) and the time that is left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     counts = counts or (MofNCompleteColumn(),)
     columns = (TextColumn("{task.description:>9}"), BarColumn(), *counts, TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
         yield progress

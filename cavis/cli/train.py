@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cavis.data.loaders import ClipSource
     from cavis.model import Cavis
     from cavis.training.loop import Precision, Run
+    from cavis.training.processes import Processes
 
 
 INTERRUPTED = 130
@@ -69,7 +70,8 @@ def train(
 
     OUT holds log.jsonl (a line a step), latest.pt (to resume exactly) and model.safetensors (to use). Ctrl-C stops
     after the step it is in and leaves a checkpoint. With --from the segmenter and the tracker learn one after the
-    other, in OUT/segmenter and OUT/tracker, 500 steps each; categories and sizes are those of the data set.
+    other, in OUT/segmenter and OUT/tracker, 500 steps each; categories and sizes are those of the data set. Under
+    torchrun or accelerate launch the processes share the clips of each step.
 
     Example: cavis train --stage segmenter --out runs/seg && cavis train --stage tracker --start-from
     runs/seg/model.safetensors --out runs/track
@@ -78,15 +80,19 @@ def train(
 
     Example: cavis train --preset lite --stage segmenter --data pictures --data twins --share 3 --share 1 --out runs/seg
     """
+    from cavis.checkpoints.hub import best_device
     from cavis.presets import get_preset
+    from cavis.training.processes import join, leave
     from cavis.training.start import require_start, schedule_of
 
+    device = best_device() if device == "auto" else device
     chosen = None if precision is None else precision.value
-    how = _How(tuple(data), tuple(share), seed, resume, checkpoint_every, device, chosen)
+    how = _How(tuple(data), tuple(share), seed, resume, checkpoint_every, device, chosen, join(device))
     if own is not None:
         if stage is not None or start_from is not None or preset != "tiny":
             raise ValueError("expected --from without --stage, --start-from and --preset, for it stands for all three")
         _train_own(own, out, steps, how)
+        leave()
         return
     if stage is None:
         raise ValueError("expected --stage segmenter, tracker or refiner, or --from MODEL; got neither")
@@ -94,6 +100,7 @@ def train(
     if not (out / LATEST).exists():
         require_start(stage.value, start_from)
     _train_stage(plan, stage.value, schedule_of(plan, stage.value, steps), out, start_from, how)
+    leave()
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,7 @@ class _How:
     checkpoint_every: int
     device: str
     precision: "Precision | None"
+    processes: "Processes"
 
 
 def _train_own(own: str, out: Path, steps: int | None, how: _How) -> None:
@@ -120,14 +128,17 @@ def _train_own(own: str, out: Path, steps: int | None, how: _How) -> None:
     _check_begun(out, begun=begun, resume=how.resume, what=START)
     source = find_model(own)
     plan = own_preset(read_model_file(source)[0], categories_of(how.data), steps)
-    if not begun:
+    how.processes.wait()  # until all have looked
+    if not begun and how.processes.main:
         write_start(source, plan, how.seed, out / START)
+    how.processes.wait()
     segmenter, tracker = out / "segmenter", out / "tracker"
     going_on = replace(how, resume=(segmenter / LATEST).exists())
     _train_stage(plan, "segmenter", plan.segmenter, segmenter, out / START, going_on)
     joined = out / "joined.safetensors"
-    if not (tracker / LATEST).exists():
+    if not (tracker / LATEST).exists() and how.processes.main:
         write_joined(segmenter / MODEL, out / START, joined)
+    how.processes.wait()
     going_on = replace(how, resume=(tracker / LATEST).exists())
     _train_stage(plan, "tracker", plan.tracker, tracker, joined, going_on)
 
@@ -143,7 +154,6 @@ def _train_stage(
     plan: "Preset", stage: "Stage", schedule: "StageConfig", out: Path, start_from: Path | None, how: _How
 ) -> None:
     """One stage to its end; an interruption ends the command."""
-    from cavis.checkpoints.hub import best_device
     from cavis.training.loop import Run
     from cavis.training.start import fresh_model, mixed_source
 
@@ -162,16 +172,17 @@ def _train_stage(
         seed=how.seed,
         folder=out,
         checkpoint_every=how.checkpoint_every,
-        device=best_device() if how.device == "auto" else how.device,
+        device=how.device,
         precision=how.precision,
     )
-    done = _train_with_progress(run, model, source)
-    typer.echo(f"{done} of {schedule.steps} steps -> {out}")
+    done = _train_with_progress(run, model, source, shown=how.processes.main)
+    if how.processes.main:
+        typer.echo(f"{done} of {schedule.steps} steps -> {out}")
     if done < schedule.steps:
         sys.exit(INTERRUPTED)
 
 
-def _train_with_progress(run: "Run", model: "Cavis", source: "ClipSource") -> int:
+def _train_with_progress(run: "Run", model: "Cavis", source: "ClipSource", *, shown: bool) -> int:
     """Run the loop with a bar; Ctrl-C sets the stop that the loop looks at between two steps."""
     import signal
     import threading
@@ -184,7 +195,7 @@ def _train_with_progress(run: "Run", model: "Cavis", source: "ClipSource") -> in
     done = before_this[-1]["step"] if before_this else 0
     before = signal.signal(signal.SIGINT, lambda *_: stop.set())
     try:
-        with progress_bar() as bar:
+        with progress_bar(shown=shown) as bar:
             task = bar.add_task(run.stage, total=run.schedule.steps)
             for report in train(run, model, source, stop):
                 done = report.step

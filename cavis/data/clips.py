@@ -75,6 +75,14 @@ def collate(clips: Sequence[Clip]) -> ClipBatch:
     return ClipBatch(torch.stack([clip.frames for clip in padded]), tuple(clip.targets for clip in padded))
 
 
+def enlarge(batch: ClipBatch, height: int, width: int) -> ClipBatch:
+    """The batch as it would be beside a clip of this size; see :func:`collate`."""
+    if batch.frames.shape[-2:] == (height, width):
+        return batch
+    clips = (Clip(frames, targets) for frames, targets in zip(batch.frames, batch.targets, strict=True))
+    return collate([_pad(clip, height, width) for clip in clips])
+
+
 def _pad(clip: Clip, height: int, width: int) -> Clip:
     """The clip on a larger canvas; one that has the size already stays as it is."""
     old_height, old_width = clip.frames.shape[-2:]

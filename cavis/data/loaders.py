@@ -1,7 +1,7 @@
 """Training batches by step number: step s of seed x is the same batch on every run, so that a run can be resumed."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -68,19 +68,27 @@ def world_clip(world: TwinsClip, frames: list[int]) -> Clip:
 
 
 class StepBatches(Dataset[ClipBatch]):
-    """Item s is the batch of step s, a function of the seed and s alone."""
+    """Item s is the batch of step s, a function of the seed and s alone; or the clips in some ``slots`` of it."""
 
     def __init__(
-        self, source: ClipSource, schedule: StageConfig, *, seed: int, num_classes: int, rules: DataRules = CORRECTED
+        self,
+        source: ClipSource,
+        schedule: StageConfig,
+        *,
+        seed: int,
+        num_classes: int,
+        rules: DataRules = CORRECTED,
+        slots: Sequence[int] | None = None,
     ) -> None:
         self.source = source
         self.schedule = schedule
         self.seed = seed
         self.num_classes = num_classes
         self.rules = rules
+        self.slots = range(schedule.clips_per_step) if slots is None else slots
 
     def __getitem__(self, step: int) -> ClipBatch:
-        return collate([self._clip(step, slot) for slot in range(self.schedule.clips_per_step)])
+        return collate([self._clip(step, slot) for slot in self.slots])
 
     def _clip(self, step: int, slot: int) -> Clip:
         rng, augmentation = np.random.default_rng([self.seed, step, slot]), self.schedule.augmentation

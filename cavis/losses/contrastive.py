@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cavis.losses.totals import Total, alone
+
 
 class Instances(NamedTuple):
     """Features of instances seen in frames, and who is who."""
@@ -30,18 +32,20 @@ class Contrast(NamedTuple):
     """The two numbers of one contrastive term."""
 
     loss: Float[Tensor, ""]
-    """Eq. 4: summed over the anchors of an identity, averaged over identities."""
+    """Eq. 4: summed over the anchors of an identity, averaged over the identities of the step."""
     cosine: Float[Tensor, ""]
     """Mean squared distance of cosines from 1 (same) and 0 (different); not in the paper."""
 
 
-def contrast(instances: Instances, *, self_positive: bool = False) -> Contrast:
+def contrast(instances: Instances, *, self_positive: bool = False, total: Total = alone) -> Contrast:
     """L_Emb of Eq. 4 over all anchors that have a positive and a negative.
 
     A positive is the same identity in another frame; with ``self_positive`` the anchor counts too, as released.
     """
     features, same, other = instances.features, *_pairs(instances, self_positive)
     anchors = (same.any(dim=1) & other.any(dim=1)).nonzero()[:, 0]
+    identity = instances.identity[anchors]
+    identities = total(features.new_tensor(float(len(identity.unique())))).clamp(min=1)
     if len(anchors) == 0:
         nothing = features.sum() * 0  # keeps every parameter in the graph
         return Contrast(nothing, nothing)
@@ -49,9 +53,9 @@ def contrast(instances: Instances, *, self_positive: bool = False) -> Contrast:
     gram = features[anchors] @ features.T
     attract = torch.where(same, -gram, -torch.inf).logsumexp(dim=1)
     repel = torch.where(other, gram, -torch.inf).logsumexp(dim=1)
-    identities = instances.identity[anchors].unique()
-    loss = F.softplus(attract + repel).sum() / len(identities)
-    return Contrast(loss, _cosine_regression(features, anchors, same, other, instances.identity[anchors]))
+    loss = F.softplus(attract + repel).sum()
+    cosine = _cosine_regression(features, anchors, same, other, identity)
+    return Contrast(loss / identities, cosine / identities)
 
 
 def _pairs(instances: Instances, self_positive: bool) -> tuple[Bool[Tensor, "M M"], Bool[Tensor, "M M"]]:
@@ -71,12 +75,12 @@ def _cosine_regression(
     other: Bool[Tensor, "A M"],
     identity: Int[Tensor, "A"],
 ) -> Float[Tensor, ""]:
-    """Mean over the pairs of an identity, then over identities."""
+    """Mean over the pairs of an identity, then summed over identities."""
     unit = F.normalize(features, dim=-1)
     error = (unit[anchors] @ unit.T - same.float()).square() * (same | other)
     row = error.sum(dim=1) / (same | other).sum(dim=1)
     _, group, size = identity.unique(return_inverse=True, return_counts=True)
-    return (row / size[group]).sum() / len(size)
+    return (row / size[group]).sum()
 
 
 def prototypes(features: Float[Tensor, "T C h w"], weights: Float[Tensor, "T N h w"]) -> Float[Tensor, "T N C"]:

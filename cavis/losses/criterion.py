@@ -12,11 +12,12 @@ from cavis.losses.contrastive import Contrast, Instances, contrast, prototypes, 
 from cavis.losses.mask_losses import dice, mask_cross_entropy
 from cavis.losses.matching import GridTargets, Matches, match_first_appearance, match_frames, on_grid
 from cavis.losses.partial_labels import without_unknown
-from cavis.losses.point_sampling import Draw, sample_at, uncertain_points
+from cavis.losses.point_sampling import Draws, of_clips, sample_at, uncertain_points
+from cavis.losses.totals import Total, alone
 from cavis.records import ClipPrediction, FramePrediction, LayerPrediction, Targets
 
 Terms = dict[str, Tensor]
-"""Named, weighted loss terms; their sum is the objective."""
+"""Named, weighted loss terms; their sum is the objective, or this process's share of it."""
 
 ABSENT = -1
 """The id of whatever is not there, as data sets have it."""
@@ -25,27 +26,28 @@ ABSENT = -1
 class InstanceLoss:
     """L_Inst of Eq. 2 on one layer: class, mask and dice terms of matched queries."""
 
-    def __init__(self, config: LossConfig, num_classes: int) -> None:
+    def __init__(self, config: LossConfig, num_classes: int, total: Total = alone) -> None:
         self.config = config
         self.num_classes = num_classes
+        self.total = total
 
     def __call__(
         self,
         layer: LayerPrediction,
         objects: tuple[GridTargets, ...],
         matches: Matches,
-        generator: Draw = None,
+        generator: Draws = None,
     ) -> Terms:
         """The three weighted terms; masks are averaged over all matched pairs, queries by class weight."""
-        logits, truth = self._matched_masks(layer, objects, matches)
-        config, count = self.config, max(len(logits), 1)
+        logits, truth, pairs = self._matched_masks(layer, objects, matches)
+        config, count = self.config, self.total(logits.new_tensor(float(len(logits)))).clamp(min=1)
         with torch.no_grad():
             points = uncertain_points(
                 logits,
                 config.points,
                 oversample=config.oversample,
                 importance=config.importance,
-                generator=generator,
+                generator=of_clips(generator, pairs),
             )
             wanted = sample_at(truth, points)[:, 0]
         predicted = sample_at(logits, points)[:, 0]
@@ -65,29 +67,32 @@ class InstanceLoss:
         logits = without_unknown(logits, wanted, [clip.unknown for clip in objects])
         weights = logits.new_ones(self.num_classes + 1)
         weights[-1] = self.config.no_object_weight
-        return F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), weight=weights)
+        loss = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), weight=weights, reduction="sum")
+        return loss / self.total(weights[wanted].sum())
 
     def _matched_masks(
         self, layer: LayerPrediction, objects: tuple[GridTargets, ...], matches: Matches
-    ) -> tuple[Float[Tensor, "M 1 h w"], Float[Tensor, "M 1 H2 W2"]]:
-        """Predicted logits and true masks of every matched pair."""
+    ) -> tuple[Float[Tensor, "M 1 h w"], Float[Tensor, "M 1 H2 W2"], list[int]]:
+        """Predicted logits and true masks of every matched pair, clip after clip, and how many a clip has."""
         predicted, truth = [], []
         for b, (clip, query_of) in enumerate(zip(objects, matches, strict=True)):
             frame, row = (query_of >= 0).nonzero(as_tuple=True)
             predicted.append(layer.mask_logits[b, frame, query_of[frame, row]])
             truth.append(clip.masks[frame, row])
-        return torch.cat(predicted).float()[:, None], torch.cat(truth)[:, None]
+        pairs = [len(masks) for masks in truth]
+        return torch.cat(predicted).float()[:, None], torch.cat(truth)[:, None], pairs
 
 
 class SegmenterCriterion:
     """L_S = L_VIS + λ_CTX L_CTX + λ_PCC L_PCC (Eq. 12), with the instance loss on every decoder layer."""
 
-    def __init__(self, config: LossConfig, reading: Reading, num_classes: int) -> None:
+    def __init__(self, config: LossConfig, reading: Reading, num_classes: int, total: Total = alone) -> None:
         self.config = config
         self.reading = reading
-        self.instance_loss = InstanceLoss(config, num_classes)
+        self.total = total
+        self.instance_loss = InstanceLoss(config, num_classes, total)
 
-    def __call__(self, prediction: FramePrediction, targets: tuple[Targets, ...], generator: Draw = None) -> Terms:
+    def __call__(self, prediction: FramePrediction, targets: tuple[Targets, ...], generator: Draws = None) -> Terms:
         """All weighted terms; ``class_3`` is the class term of the third auxiliary layer, and so on."""
         last = LayerPrediction(prediction.class_logits, prediction.mask_logits)
         objects = on_grid(targets, prediction.mask_logits)
@@ -98,7 +103,7 @@ class SegmenterCriterion:
             terms |= {f"{name}_{i}": value for name, value in extra.items()}
         return terms | self._contrastive_terms(prediction, objects, matches)
 
-    def _match(self, layer: LayerPrediction, objects: tuple[GridTargets, ...], generator: Draw) -> Matches:
+    def _match(self, layer: LayerPrediction, objects: tuple[GridTargets, ...], generator: Draws) -> Matches:
         return match_frames(layer, objects, self.config, generator, match_absent=self.reading.match_absent)
 
     def _contrastive_terms(
@@ -111,11 +116,11 @@ class SegmenterCriterion:
             instances = context_instances(
                 prediction, objects, matches, reading.absent_identity, across_clips=reading.contrast_across_clips
             )
-            term = contrast(instances, self_positive=self.reading.self_positive)
+            term = contrast(instances, self_positive=reading.self_positive, total=self.total)
             terms |= self._weighted("context", self.config.context_weight, term)
         if self.config.prototype_weight:
             instances = prototype_instances(prediction, objects, matches, self.reading.prototypes == "predicted")
-            term = contrast(instances, self_positive=self.reading.self_positive)
+            term = contrast(instances, self_positive=self.reading.self_positive, total=self.total)
             terms |= self._weighted("prototype", self.config.prototype_weight, term)
         return terms
 
@@ -129,16 +134,17 @@ class SegmenterCriterion:
 class TrackerCriterion:
     """L_T (Eq. 13): the instance loss on every block, objects matched where they first appear."""
 
-    def __init__(self, config: LossConfig, reading: Reading, num_classes: int) -> None:
+    def __init__(self, config: LossConfig, reading: Reading, num_classes: int, total: Total = alone) -> None:
         self.config = config
         self.reading = reading
-        self.instance_loss = InstanceLoss(config, num_classes)
+        self.total = total
+        self.instance_loss = InstanceLoss(config, num_classes, total)
 
     def __call__(
         self,
         prediction: ClipPrediction,
         targets: tuple[Targets, ...],
-        generator: Draw = None,
+        generator: Draws = None,
         *,
         guide: ClipPrediction | None = None,
     ) -> Terms:
@@ -170,10 +176,10 @@ class TrackerCriterion:
             track_contrast(clip, query_of[0][query_of[0] >= 0])
             for clip, query_of in zip(references, matches, strict=True)
         ]
-        weight = self.config.tracker_contrast_weight / len(parts)
-        terms = {"track": weight * torch.stack([part.loss for part in parts]).sum()}
+        clips = self.total(references.new_tensor(len(parts), dtype=torch.float32))
+        loss, cosine = (torch.stack(values).sum() / clips for values in zip(*parts, strict=True))
+        terms = {"track": self.config.tracker_contrast_weight * loss}
         if self.reading.cosine_aux_weight:
-            cosine = torch.stack([part.cosine for part in parts]).mean()
             terms["track_cosine"] = self.reading.cosine_aux_weight * cosine
         return terms
 
@@ -185,15 +191,16 @@ class RefinerCriterion:
     its mask is compared at points of the whole clip, and it has one class. Objects that are never seen are left out.
     """
 
-    def __init__(self, config: LossConfig, num_classes: int) -> None:
+    def __init__(self, config: LossConfig, num_classes: int, total: Total = alone) -> None:
         self.config = config
         self.num_classes = num_classes
+        self.total = total
 
     def __call__(
         self,
         prediction: ClipPrediction,
         targets: tuple[Targets, ...],
-        generator: Draw = None,
+        generator: Draws = None,
         *,
         guide: ClipPrediction | None = None,
     ) -> Terms:
@@ -204,7 +211,7 @@ class RefinerCriterion:
         """
         frames = prediction.mask_logits.shape[1]
         config = replace(self.config, points=self.config.points * frames)
-        instance_loss = InstanceLoss(config, self.num_classes)
+        instance_loss = InstanceLoss(config, self.num_classes, self.total)
         last = as_picture(LayerPrediction(prediction.class_logits, prediction.mask_logits))
         objects = tuple(stacked(clip) for clip in on_grid(targets, prediction.mask_logits))
         guided = None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cavis.config import LossConfig
 from cavis.losses.mask_losses import pairwise_dice, pairwise_mask_cross_entropy
-from cavis.losses.point_sampling import Draw, sample_at, uniform_points
+from cavis.losses.point_sampling import Draws, of_clip, sample_at, uniform_points
 from cavis.records import LayerPrediction, Targets
 
 UNMATCHED = -1
@@ -49,7 +49,7 @@ def on_grid(targets: tuple[Targets, ...], mask_logits: Float[Tensor, "B T Q h w"
 
 @torch.no_grad()
 def matching_costs(
-    layer: LayerPrediction, targets: tuple[GridTargets, ...], config: LossConfig, generator: Draw
+    layer: LayerPrediction, targets: tuple[GridTargets, ...], config: LossConfig, generator: Draws
 ) -> list[Float[np.ndarray, "T Q _"]]:
     """L_Match of Eq. 1 between all queries and all objects, for each clip.
 
@@ -58,7 +58,7 @@ def matching_costs(
     costs = []
     for b, clip in enumerate(targets):
         logits = layer.mask_logits[b].float()
-        points = uniform_points(len(logits), config.points, logits, generator)
+        points = uniform_points(len(logits), config.points, logits, of_clip(generator, b))
         predicted = sample_at(logits, points)
         truth = sample_at(clip.masks, points)
         probability = layer.class_logits[b].float().softmax(dim=-1)[..., clip.labels]
@@ -75,7 +75,7 @@ def match_frames(
     layer: LayerPrediction,
     targets: tuple[GridTargets, ...],
     config: LossConfig,
-    generator: Draw = None,
+    generator: Draws = None,
     *,
     match_absent: bool = False,
 ) -> Matches:
@@ -97,7 +97,7 @@ def match_first_appearance(
     layer: LayerPrediction,
     targets: tuple[GridTargets, ...],
     config: LossConfig,
-    generator: Draw = None,
+    generator: Draws = None,
 ) -> Matches:
     """σ̂_con of Eq. 13: each object is matched in the frame f(k) it first appears in, and keeps its query."""
     matches = []

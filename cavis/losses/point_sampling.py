@@ -1,6 +1,6 @@
 """Masks compared at points instead of pixels (PointRend's sampling)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,28 @@ Draw = Callable[[int, int], Tensor] | torch.Generator | None
 The function returns [lists points 2], (x, y) in 0 ... 1. With fixed points a loss is a function of its inputs alone.
 """
 
+Draws = Draw | tuple[Draw, ...]
+"""One for all clips of a batch, or one for each: then a clip's points do not depend on the company it is in."""
+
+
+def of_clip(draws: Draws, clip: int) -> Draw:
+    """Where the points of one clip of a batch come from."""
+    return draws[clip] if isinstance(draws, tuple) else draws
+
+
+def of_clips(draws: Draws, counts: Sequence[int]) -> Draw:
+    """Where the points of several clips come from whose lists follow each other, ``counts`` of each clip."""
+    if not isinstance(draws, tuple):
+        return draws
+    sources = tuple(zip(draws, counts, strict=True))
+
+    def draw(lists: int, points: int) -> Tensor:
+        if lists != sum(counts):
+            raise ValueError(f"expected to draw for {sum(counts)} masks of all clips at once, got {lists}")
+        return torch.cat([_draw(source, count, points) for source, count in sources])
+
+    return draw
+
 
 def sample_at(maps: Float[Tensor, "B X h w"], points: Float[Tensor, "B P 2"]) -> Float[Tensor, "B X P"]:
     """Bilinear samples of ``maps`` at ``points`` (x, y in 0 ... 1; zero outside)."""
@@ -21,9 +43,11 @@ def sample_at(maps: Float[Tensor, "B X h w"], points: Float[Tensor, "B P 2"]) ->
 
 def uniform_points(batch: int, points: int, like: Tensor, generator: Draw) -> Float[Tensor, "B P 2"]:
     """Random points in the unit square, or the given ones."""
-    if callable(generator):
-        return generator(batch, points).to(like.device)
-    return torch.rand(batch, points, 2, generator=generator).to(like.device)
+    return _draw(generator, batch, points).to(like.device)
+
+
+def _draw(source: Draw, lists: int, points: int) -> Tensor:
+    return source(lists, points) if callable(source) else torch.rand(lists, points, 2, generator=source)
 
 
 @torch.no_grad()

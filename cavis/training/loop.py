@@ -1,20 +1,23 @@
 """The loop of every stage: batch, terms, gradient, step; a checkpoint now and then; exact resume.
 
 A step is a function of the seed, its number and the weights before it (data and random points are drawn from streams
-of their own), so a run that was stopped and resumed ends with the same weights as one that was not.
+of their own), so a run that was stopped and resumed ends with the same weights as one that was not. It is the same
+step, up to rounding, however many processes share its clips.
 """
 
 import math
-import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
 
 from cavis.checkpoints.files import CheckpointError, ModelFile, read_training, save_model, save_training
 from cavis.config import Preset, Stage, StageConfig, model_config_to_json
@@ -23,8 +26,20 @@ from cavis.model import Cavis
 from cavis.records import ClipBatch, Targets
 from cavis.training.log import StepReport, TrainingLog, read_log
 from cavis.training.optimizer import build_optimizer, build_schedule
+from cavis.training.processes import Processes, join
+from cavis.training.shared_norm import share_norms
 from cavis.training.stages import STAGES, TrainingStage
-from cavis.training.watch import FAILED_STEP, FailedStep, LossWatch, clips_of_step, not_finite, point_draws, save_failed
+from cavis.training.watch import (
+    FAILED_STEP,
+    OWN_DRAWS,
+    FailedStep,
+    LossWatch,
+    clips_of_step,
+    not_finite,
+    point_draws,
+    save_failed,
+    stream_seed,
+)
 
 LATEST = "latest.pt"
 MODEL = "model.safetensors"
@@ -69,66 +84,126 @@ def train(run: Run, model: Cavis, source: ClipSource, stop: threading.Event | No
 
     A set ``stop`` ends the run after the step it is in. However the run ends between two steps (stop, end, or the
     generator being closed), the last step is checkpointed. What ends it inside a step leaves the checkpoint before.
+    Several processes (of torchrun or accelerate launch) share the clips of a step; all of them have to call this, a
+    stop in one of them stops all, and only the main one writes.
     """
-    schedule = run.schedule
-    _require_one_process()
-    for leftover in run.folder.glob(".*.part"):  # of a checkpoint that a killed run was writing
-        leftover.unlink()
-    model.to(run.device)
-    stage = STAGES[run.stage](model, run.preset)
-    optimizer = build_optimizer(stage.learning, schedule)
-    rates = build_schedule(optimizer, schedule)
-    scaler = torch.amp.GradScaler(run.kind, enabled=run.dtype == torch.float16)
-    parts = {"model": model, "optimizer": optimizer, "rates": rates, "scaler": scaler}
-    done = saved = restore(run, parts)
-    preset = run.preset
-    dataset = StepBatches(source, schedule, seed=run.seed, num_classes=preset.model.num_classes, rules=preset.rules)
-    with TrainingLog(run.folder / LOG, start=done) as log:
-        watch = LossWatch(schedule.warmup, [(line["step"], line["loss"]) for line in read_log(run.folder / LOG)])
+    schedule, preset, processes = run.schedule, run.preset, join(run.device)
+    slots = processes.slots(schedule.clips_per_step)
+    work = _Work.begin(run, model, processes)
+    done = saved = _resume(run, work)
+    dataset = StepBatches(
+        source, schedule, seed=run.seed, num_classes=preset.model.num_classes, rules=preset.rules, slots=slots
+    )
+    watch = LossWatch(schedule.warmup, _losses(run.folder / LOG, done))
+    with TrainingLog(run.folder / LOG, start=done) if processes.main else nullcontext() as log:
         between = True  # inside a step weights and statistics belong to no step
         try:
             for batch in batches_from(dataset, done, schedule.steps, run.workers):
                 between = False
-                report = _step(run, stage, (optimizer, rates, scaler), batch, done)
+                report = _step(run, work, batch, done)
                 done, between = done + 1, True
-                log.write(report)
+                if log is not None:
+                    log.write(report)
                 watch.check(done, report.loss)
                 if done % run.checkpoint_every == 0:
-                    save_run(run, parts, done)
+                    _save(run, work, done)
                     saved = done
                 yield report
-                if stop is not None and stop.is_set():
+                if processes.any(stop is not None and stop.is_set()):
                     break
         finally:
             if between and done != saved:
-                save_run(run, parts, done)
+                _save(run, work, done)
+    processes.wait()  # a process that ends may end the others, and the main one may still be writing
 
 
-def _step(run: Run, stage: TrainingStage, tools: tuple[Any, Any, Any], batch: ClipBatch, done: int) -> StepReport:
+@dataclass(frozen=True)
+class _Work:
+    """What a process trains with."""
+
+    processes: Processes
+    stage: TrainingStage
+    optimizer: AdamW
+    rates: LambdaLR
+    scaler: torch.amp.GradScaler
+    device: str
+
+    @classmethod
+    def begin(cls, run: Run, model: Cavis, processes: Processes) -> "_Work":
+        """Everything fresh, on this process's device."""
+        device = run.device if processes.alone else str(processes.device)
+        stage = STAGES[run.stage](model.to(device), run.preset, processes.total)
+        share_norms(stage.learning, processes.total, processes.share.processes)
+        optimizer = build_optimizer(stage.learning, run.schedule)
+        rates = build_schedule(optimizer, run.schedule)
+        scaler = torch.amp.GradScaler(run.kind, enabled=run.dtype == torch.float16)
+        return cls(processes, stage, optimizer, rates, scaler, device)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint holds, by name."""
+        return {"model": self.stage.model, "optimizer": self.optimizer, "rates": self.rates, "scaler": self.scaler}
+
+
+def _resume(run: Run, work: _Work) -> int:
+    """Let all processes go on from the run's checkpoint, and return the number of steps done."""
+    processes = work.processes
+    done = restore(run, work.parts)
+    most, least = processes.largest(done, -done)
+    if most != -least:
+        raise CheckpointError(
+            f"expected {run.folder} to be one folder for all processes, got checkpoints of {-least} and of {most} steps"
+        )
+    processes.start_alike(work.stage.model)
+    if processes.main:
+        for leftover in run.folder.glob(".*.part"):  # of a checkpoint that a killed run was writing
+            leftover.unlink()
+    return done
+
+
+def _losses(path: Path, done: int) -> list[tuple[int, float]]:
+    """The losses of the first ``done`` steps, as they were logged."""
+    lines = read_log(path) if path.exists() else []
+    return [(line["step"], line["loss"]) for line in lines if line["step"] <= done]
+
+
+def _save(run: Run, work: _Work, done: int) -> None:
+    if work.processes.main:
+        save_run(run, work.parts, done)
+
+
+def _step(run: Run, work: _Work, batch: ClipBatch, done: int) -> StepReport:
     """One update of the learning part; step ``done`` counts from 0."""
-    optimizer, rates, scaler = tools
+    processes, stage, scaler = work.processes, work.stage, work.scaler
     started = time.perf_counter()
     steps = run.schedule.steps
-    rate = optimizer.param_groups[-1]["lr"]
+    rate = work.optimizer.param_groups[-1]["lr"]
+    batch = processes.of_one_size(batch)
+    draws = point_draws(run.seed, done, processes.slots(run.schedule.clips_per_step))
+    # for layers that draw by themselves, such as Swin's drop path
+    torch.manual_seed(stream_seed(run.seed, done, processes.share.rank, OWN_DRAWS))
     with torch.autocast(run.kind, dtype=run.dtype, enabled=run.dtype != torch.float32):
-        moved = to_device(batch, run.device)
-        terms = stage.terms(moved, done / steps, point_draws(run.seed, done))
-        loss = torch.stack(list(terms.values())).sum()
-    if not math.isfinite(loss.item()):
-        raise _failure(run, stage, batch, terms, done, "loss")
-    optimizer.zero_grad(set_to_none=True)
+        shares = stage.terms(to_device(batch, work.device), done / steps, draws)
+        values = torch.stack(list(shares.values()))
+        loss = values.sum()
+    whole = processes.total(values.detach())
+    terms = dict(zip(shares, whole.tolist(), strict=True))
+    if not math.isfinite(whole.sum().item()):
+        raise _failure(run, work, batch, terms, done, "loss")
+    work.optimizer.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()
-    scaler.unscale_(optimizer)
+    processes.add_gradients(stage.learning.parameters())
+    scaler.unscale_(work.optimizer)
     norm = nn.utils.clip_grad_norm_(stage.learning.parameters(), run.schedule.max_gradient_norm)
     if not scaler.is_enabled() and not math.isfinite(norm):  # a scaler leaves such a step out by itself
-        raise _failure(run, stage, batch, terms, done, "gradient")
-    scaler.step(optimizer)
+        raise _failure(run, work, batch, terms, done, "gradient")
+    scaler.step(work.optimizer)
     scaler.update()
-    rates.step()
+    work.rates.step()
     return StepReport(
         step=done + 1,
         steps=steps,
-        loss=loss.item(),
+        loss=whole.sum().item(),
         terms=_summary(terms),
         learning_rate=rate,
         gradient_norm=float(norm),
@@ -137,36 +212,30 @@ def _step(run: Run, stage: TrainingStage, tools: tuple[Any, Any, Any], batch: Cl
 
 
 def _failure(
-    run: Run, stage: TrainingStage, batch: ClipBatch, terms: dict[str, torch.Tensor], done: int, what: str
+    run: Run, work: _Work, batch: ClipBatch, terms: dict[str, float], done: int, what: str
 ) -> FloatingPointError:
     """Keep the failed step beside the checkpoint, and the error that says where it came from."""
-    values = {name: value.item() for name, value in terms.items()}
-    bad = not_finite(values)
+    bad = not_finite(terms)
     detail = f" (terms: {', '.join(bad)})" if bad else ""
-    sentence = (
-        f"the {what} of step {done + 1} is not finite{detail}; {clips_of_step(run.seed, done, len(batch.targets))}"
-    )
+    clips = clips_of_step(run.seed, done, run.schedule.clips_per_step)
+    sentence = f"the {what} of step {done + 1} is not finite{detail}; {clips}"
     failed = FailedStep(
         stage=run.stage,
         step=done + 1,
         steps=run.schedule.steps,
         seed=run.seed,
-        batch=batch,
-        terms=values,
-        weights=stage.model.state_dict(),
+        batch=work.processes.whole(batch),
+        terms=terms,
+        weights=work.stage.model.state_dict(),
     )
     try:
-        save_failed(run.folder / FAILED_STEP, failed)
+        if work.processes.main:
+            save_failed(run.folder / FAILED_STEP, failed)
     except CheckpointError as error:
         return FloatingPointError(f"{sentence}; {error}")
+    finally:
+        work.processes.wait()
     return FloatingPointError(f"{sentence}; the step is kept in {run.folder / FAILED_STEP}")
-
-
-def _require_one_process() -> None:
-    """Several processes would write over each other's files."""
-    world = os.environ.get("WORLD_SIZE", "1")
-    if world != "1":
-        raise ValueError(f"expected one training process, got {world}: training on several devices is not supported")
 
 
 def to_device(batch: ClipBatch, device: str) -> ClipBatch:
@@ -255,8 +324,7 @@ def _flat(entries: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _summary(terms: dict[str, torch.Tensor]) -> dict[str, float]:
+def _summary(terms: dict[str, float]) -> dict[str, float]:
     """The terms by name, the auxiliary layers' added up."""
-    values = {name: value.item() for name, value in terms.items()}
-    auxiliary = sum(value for name, value in values.items() if name[-1].isdigit())
-    return {name: value for name, value in values.items() if not name[-1].isdigit()} | {"auxiliary": auxiliary}
+    auxiliary = sum(value for name, value in terms.items() if name[-1].isdigit())
+    return {name: value for name, value in terms.items() if not name[-1].isdigit()} | {"auxiliary": auxiliary}

@@ -10,7 +10,8 @@ from torch import nn
 
 from cavis.config import Preset, Stage
 from cavis.losses.criterion import RefinerCriterion, SegmenterCriterion, Terms, TrackerCriterion
-from cavis.losses.point_sampling import Draw
+from cavis.losses.point_sampling import Draws
+from cavis.losses.totals import Total, alone
 from cavis.model import Cavis
 from cavis.model.association import reorder
 from cavis.model.layers import Attention, FeedForward
@@ -25,20 +26,23 @@ class TrainingStage(Protocol):
     learning: nn.Module
     """The part whose parameters are updated; everything else is frozen and in evaluation mode."""
 
-    def terms(self, batch: ClipBatch, progress: float, generator: Draw) -> Terms:
-        """The weighted loss terms of a batch; ``progress`` runs from 0 to 1 over the stage."""
+    def terms(self, batch: ClipBatch, progress: float, generator: Draws) -> Terms:
+        """The weighted loss terms of a batch; ``progress`` runs from 0 to 1 over the stage.
+
+        Where a stage is given a ``total`` that counts over several processes, the terms are this one's shares.
+        """
         ...
 
 
 class SegmenterStage:
     """Stage 1: the segmenter learns instances and context-aware features (Eq. 12)."""
 
-    def __init__(self, model: Cavis, preset: Preset) -> None:
+    def __init__(self, model: Cavis, preset: Preset, total: Total = alone) -> None:
         self.model = model
         self.learning = freeze_all_but(model, model.segmenter)
-        self.criterion = SegmenterCriterion(preset.loss, preset.model.reading, preset.model.num_classes)
+        self.criterion = SegmenterCriterion(preset.loss, preset.model.reading, preset.model.num_classes, total)
 
-    def terms(self, batch: ClipBatch, progress: float, generator: Draw) -> Terms:
+    def terms(self, batch: ClipBatch, progress: float, generator: Draws) -> Terms:
         """L_S of the frames."""
         return self.criterion(self.model.segmenter(batch.frames), batch.targets, generator)
 
@@ -46,16 +50,16 @@ class SegmenterStage:
 class TrackerStage:
     """Stage 2: the tracker learns to carry instances; the segmenter is frozen (Eq. 13)."""
 
-    def __init__(self, model: Cavis, preset: Preset) -> None:
+    def __init__(self, model: Cavis, preset: Preset, total: Total = alone) -> None:
         if model.tracker is None:
             raise ValueError("expected a model with a tracker for the tracker stage, got one without")
         self.model = model
         self.tracker = model.tracker
         self.learning = freeze_all_but(model, self.tracker)
-        self.criterion = TrackerCriterion(preset.loss, preset.model.reading, preset.model.num_classes)
+        self.criterion = TrackerCriterion(preset.loss, preset.model.reading, preset.model.num_classes, total)
         self.guided = preset.model.reading.guided_matching
 
-    def terms(self, batch: ClipBatch, progress: float, generator: Draw) -> Terms:
+    def terms(self, batch: ClipBatch, progress: float, generator: Draws) -> Terms:
         """L_T of the clips; in the first half matched on the segmenter's predictions, if so chosen."""
         segmenter = self.model.segmenter
         with torch.no_grad():
@@ -68,16 +72,16 @@ class TrackerStage:
 class RefinerStage:
     """Stage 3: the temporal refiner learns to correct whole clips; segmenter and tracker are frozen."""
 
-    def __init__(self, model: Cavis, preset: Preset) -> None:
+    def __init__(self, model: Cavis, preset: Preset, total: Total = alone) -> None:
         if model.refiner is None:
             raise ValueError("expected a model with a refiner for the refiner stage, got one without")
         self.model = model
         self.refiner = model.refiner
         self.learning = freeze_all_but(model, self.refiner)
-        self.criterion = RefinerCriterion(preset.loss, preset.model.num_classes)
+        self.criterion = RefinerCriterion(preset.loss, preset.model.num_classes, total)
         self.guided = preset.model.reading.guided_matching
 
-    def terms(self, batch: ClipBatch, progress: float, generator: Draw) -> Terms:
+    def terms(self, batch: ClipBatch, progress: float, generator: Draws) -> Terms:
         """L_Inst of the clips; in the first half matched on the tracker's predictions, if so chosen."""
         with torch.no_grad():
             frames = self.model.segmenter(batch.frames)

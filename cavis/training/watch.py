@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,8 @@ PATIENCE = 50
 """Steps in a row that a loss may be far above the median."""
 FACTOR = 10.0
 """What is far above: times the median."""
+OWN_DRAWS = 1
+"""Ends the numbers of the streams that are no clip's."""
 
 
 class DivergedError(FloatingPointError):
@@ -77,9 +80,17 @@ class FailedStep:
     weights: dict[str, Tensor]
 
 
-def point_draws(seed: int, done: int) -> torch.Generator:
-    """The stream of random points of the step that follows ``done`` steps."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + done)
+def point_draws(seed: int, done: int, slots: Iterable[int]) -> tuple[torch.Generator, ...]:
+    """The streams of random points of the clips in some slots of the step that follows ``done`` steps.
+
+    One for each clip, so that its points do not depend on which other clips a process has.
+    """
+    return tuple(torch.Generator().manual_seed(stream_seed(seed, done, slot)) for slot in slots)
+
+
+def stream_seed(*numbers: int) -> int:
+    """One seed out of several numbers; near numbers give streams that have nothing in common."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 def clips_of_step(seed: int, done: int, clips: int) -> str:
@@ -117,7 +128,8 @@ def replay(path: Path, preset: Preset, model: Cavis) -> Terms:
     model.load_state_dict(failed.weights)
     done = failed.step - 1
     stage = STAGES[failed.stage](model, preset)
-    return stage.terms(failed.batch, done / failed.steps, point_draws(failed.seed, done))
+    draws = point_draws(failed.seed, done, range(len(failed.batch.targets)))
+    return stage.terms(failed.batch, done / failed.steps, draws)
 
 
 def not_finite(terms: dict[str, float]) -> list[str]:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from nano import nano_model, squares
+from nano import Squares, consecutive, nano_model, squares
 
 from cavis.config import DataRules
 from cavis.data.augmentation import Crop, augment
-from cavis.data.clips import PADDING, apply_rules, collate, draw_frames, mark_present, relabel
+from cavis.data.clips import PADDING, apply_rules, collate, draw_frames, enlarge, mark_present, relabel
 from cavis.losses.matching import on_grid
 
 
@@ -157,3 +157,11 @@ def test_labels_of_the_last_frame_turn_an_object_that_left_into_no_object():
     assert ruled.targets.labels[1:].equal(clip.targets.labels[1:])
     assert apply_rules(left, DataRules(), num_classes=3).targets.labels.equal(clip.targets.labels)
     assert apply_rules(left, DataRules(always_present=True), num_classes=3).targets.present.all()
+
+
+def test_an_enlarged_batch_is_as_it_would_be_beside_a_larger_clip():
+    small, taller = (Squares(2, height=height).draw(np.random.default_rng(0), consecutive(2)) for height in (64, 96))
+    beside, enlarged = collate([small, taller]), enlarge(collate([small]), *taller.frames.shape[-2:])
+    assert enlarged.frames[0].equal(beside.frames[0])
+    assert enlarged.targets[0].masks.equal(beside.targets[0].masks)
+    assert enlarge(beside, *beside.frames.shape[-2:]) is beside

@@ -50,6 +50,15 @@ def test_a_larger_batch_begins_with_the_smaller_one():
     assert large.frames[0].equal(small.frames[0])
 
 
+def test_some_slots_of_a_step_are_those_of_the_whole_batch():
+    whole = batches(clips=4)
+    some = StepBatches(Squares(), whole.schedule, seed=1, num_classes=3, slots=(1, 3))[5]
+    assert len(some.targets) == 2
+    for place, slot in enumerate((1, 3)):
+        assert some.frames[place].equal(whole[5].frames[slot])
+        assert some.targets[place].masks.equal(whole[5].targets[slot].masks)
+
+
 def test_rules_reach_the_frames_and_the_targets():
     schedule = replace(nano_preset().segmenter, frames=2, frame_range=0)
     rules = DataRules(skip_last_start=True, labels_of_last_frame=True)

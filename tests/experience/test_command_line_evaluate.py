@@ -229,6 +229,28 @@ def test_two_processes_one_of_them_killed_find_what_one_finds(cavis, whole, inst
     assert files_of(out) == whole
 
 
+@pytest.mark.slow
+def test_a_process_of_torchrun_that_is_killed_is_made_up_for_by_the_next_run(whole, instances, model, tmp_path):
+    out, program = tmp_path / "shared", tmp_path / "program.py"
+
+    def run(text):
+        program.write_text(text)
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+        command += ["0", "evaluate", str(instances), "--model", str(model), "--out", str(out)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+
+    dying = "ResultFolder.put = lambda self, *found: (put(self, *found), os.kill(os.getpid(), 9))"
+    broken = run(PROGRAM.replace("cli.main()", f"import os\nif os.environ['RANK'] == '1':\n    {dying}\ncli.main()"))
+    assert broken.returncode != 0
+    assert (out / "videos" / "2.json").exists()
+    assert len(list((out / "videos").glob("*.json"))) < VIDEOS
+    assert not (out / "metrics.json").exists()
+    again = run(PROGRAM)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("its videos are done") == 1  # the other one measured
+    assert files_of(out) == whole
+
+
 def test_segments_are_measured_and_written_as_vipseg_has_them(cavis, segments, panoptic_model, tmp_path):
     out = tmp_path / "out"
     code, told, err = cavis("evaluate", segments, "--model", panoptic_model, "--out", out)

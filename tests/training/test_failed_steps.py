@@ -123,13 +123,6 @@ def test_a_loss_that_runs_away_stops_and_one_that_comes_back_does_not():
         watch.check(200 + PATIENCE, 2 * FACTOR)
 
 
-def test_several_processes_are_refused_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="expected one training process, got 2"):
-        next(train(nano_run(tmp_path / "out"), nano_model(), Squares()))
-    assert not (tmp_path / "out").exists()
-
-
 def test_half_precision_learns_what_full_precision_learns(tmp_path):
     full, half = (nano_run(tmp_path / name, steps=3, workers=0, precision=name) for name in ("fp32", "bf16"))
     losses = [[report.loss for report in train(run, nano_model(), Squares())] for run in (full, half)]

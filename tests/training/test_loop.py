@@ -14,7 +14,8 @@ import torch
 from nano import Squares, nano_model, nano_run
 
 from cavis.checkpoints.files import CheckpointError, load_weights, read_model_file, read_training
-from cavis.config import DataRules, Reading
+from cavis.config import DataRules, Reading, Swin
+from cavis.model import build_model
 from cavis.training.log import read_log
 from cavis.training.loop import LATEST, LOG, MODEL, Run, train
 
@@ -101,6 +102,27 @@ def test_an_interrupt_inside_a_step_leaves_no_trace_of_the_step(uninterrupted, a
     assert read_training(run.folder / LATEST)["done"] == 2
     assert_identical(finish(run), uninterrupted[1])
     assert_log_is_complete(run, uninterrupted[0])
+
+
+def test_layers_that_draw_by_themselves_draw_the_same_after_a_stop(tmp_path):
+    base = nano_run(tmp_path / "whole", steps=3, workers=0)
+    backbone = Swin(width=12, depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), window=4, drop_path=0.5)
+    preset = replace(base.preset, model=replace(base.preset.model, backbone=backbone))
+    whole = replace(base, preset=preset)
+
+    def model():
+        torch.manual_seed(0)
+        return build_model(preset.model, "segmenter")
+
+    expected = [report.loss for report in train(whole, model(), Squares())]
+    parts = replace(whole, folder=tmp_path / "parts")
+    begun = train(parts, model(), Squares())
+    found = [next(begun).loss]
+    begun.close()
+    torch.manual_seed(9)
+    found += [report.loss for report in train(parts, model(), Squares())]
+    assert found == expected
+    assert_identical(read_training(parts.folder / LATEST), read_training(whole.folder / LATEST))
 
 
 def test_a_background_worker_draws_the_same_batches(uninterrupted, again):
