@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,12 +23,23 @@ from cavis.model import Cavis
 from cavis.records import ClipBatch, Targets
 from cavis.training.log import StepReport, TrainingLog, read_log
 from cavis.training.optimizer import build_optimizer, build_schedule
+from cavis.training.recompute import recompute_activations
 from cavis.training.stages import STAGES, TrainingStage
-from cavis.training.watch import FAILED_STEP, FailedStep, LossWatch, clips_of_step, not_finite, point_draws, save_failed
+from cavis.training.watch import (
+    FAILED_STEP,
+    FailedStep,
+    LossWatch,
+    clips_of_step,
+    not_finite,
+    point_draws,
+    save_failed,
+    seed_layers,
+)
 
 LATEST = "latest.pt"
 MODEL = "model.safetensors"
 LOG = "log.jsonl"
+CURVES = "tensorboard"
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -48,10 +59,13 @@ class Run:
     workers: int = 1
     precision: Precision | None = None
     """Of the forward pass; None is fp16 on CUDA and fp32 elsewhere. fp16 needs CUDA."""
+    recompute: bool = False
+    """Whether activations are computed again for the gradient instead of kept: less memory, more time."""
+    tensorboard: bool = False
+    """Whether the log is also written as TensorBoard's files."""
 
     def __post_init__(self) -> None:
-        if self.precision == "fp16" and self.kind != "cuda":
-            raise ValueError(f"expected a CUDA device for precision fp16, got {self.device}; bf16 runs everywhere")
+        require_precision(self.precision, self.device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -64,17 +78,29 @@ class Run:
         return torch.device(self.device).type
 
 
+def require_precision(precision: Precision | None, device: str) -> None:
+    """A ValueError for a precision that a device does not train in."""
+    kind = torch.device(device).type
+    if precision == "fp16" and kind != "cuda":
+        raise ValueError(f"expected a CUDA device for precision fp16, got {device}; bf16 runs everywhere")
+    if precision == "bf16" and kind == "cuda" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+        raise ValueError(f"expected a device that computes in bf16, got {device}; fp16 runs there")
+
+
 def train(run: Run, model: Cavis, source: ClipSource, stop: threading.Event | None = None) -> Iterator[StepReport]:
     """Train, yielding a report after each step; resumes from the run's folder if a checkpoint is there.
 
     A set ``stop`` ends the run after the step it is in. However the run ends between two steps (stop, end, or the
-    generator being closed), the last step is checkpointed. What ends it inside a step leaves the checkpoint before.
+    generator being closed), the last step is checkpointed. What ends it inside a step, and a loss that runs away,
+    leaves the checkpoint before.
     """
     schedule = run.schedule
     _require_one_process()
     for leftover in run.folder.glob(".*.part"):  # of a checkpoint that a killed run was writing
         leftover.unlink()
     model.to(run.device)
+    if run.recompute:
+        recompute_activations(model)
     stage = STAGES[run.stage](model, run.preset)
     optimizer = build_optimizer(stage.learning, schedule)
     rates = build_schedule(optimizer, schedule)
@@ -83,20 +109,24 @@ def train(run: Run, model: Cavis, source: ClipSource, stop: threading.Event | No
     done = saved = restore(run, parts)
     preset = run.preset
     dataset = StepBatches(source, schedule, seed=run.seed, num_classes=preset.model.num_classes, rules=preset.rules)
-    with TrainingLog(run.folder / LOG, start=done) as log:
+    with TrainingLog(run.folder / LOG, done, run.folder / CURVES if run.tensorboard else None) as log:
         watch = LossWatch(schedule.warmup, [(line["step"], line["loss"]) for line in read_log(run.folder / LOG)])
         between = True  # inside a step weights and statistics belong to no step
+        ready = time.perf_counter()
         try:
             for batch in batches_from(dataset, done, schedule.steps, run.workers):
                 between = False
                 report = _step(run, stage, (optimizer, rates, scaler), batch, done)
-                done, between = done + 1, True
+                report = replace(report, seconds=time.perf_counter() - ready)
+                done += 1
                 log.write(report)
                 watch.check(done, report.loss)
+                between = True  # a run that diverges keeps the checkpoint before
                 if done % run.checkpoint_every == 0:
                     save_run(run, parts, done)
                     saved = done
                 yield report
+                ready = time.perf_counter()
                 if stop is not None and stop.is_set():
                     break
         finally:
@@ -107,8 +137,8 @@ def train(run: Run, model: Cavis, source: ClipSource, stop: threading.Event | No
 def _step(run: Run, stage: TrainingStage, tools: tuple[Any, Any, Any], batch: ClipBatch, done: int) -> StepReport:
     """One update of the learning part; step ``done`` counts from 0."""
     optimizer, rates, scaler = tools
-    started = time.perf_counter()
     steps = run.schedule.steps
+    seed_layers(run.seed, done)
     rate = optimizer.param_groups[-1]["lr"]
     with torch.autocast(run.kind, dtype=run.dtype, enabled=run.dtype != torch.float32):
         moved = to_device(batch, run.device)
@@ -132,7 +162,7 @@ def _step(run: Run, stage: TrainingStage, tools: tuple[Any, Any, Any], batch: Cl
         terms=_summary(terms),
         learning_rate=rate,
         gradient_norm=float(norm),
-        seconds=time.perf_counter() - started,
+        seconds=0.0,  # known to who waited for the batch
     )
 
 
@@ -201,8 +231,8 @@ def restore(run: Run, parts: dict[str, Any]) -> int:
     path = run.folder / LATEST
     if not path.exists():
         return 0
-    state = read_training(path)
     wanted = _identity(run)
+    state = {"precision": wanted["precision"]} | read_training(path)  # older files do not say it
     records = {"schedule": run.schedule, "config": run.preset.model, "loss": run.preset.loss, "rules": run.preset.rules}
     found = {key: _completed(state.get(key), records[key]) if key in records else state.get(key) for key in wanted}
     wanted, found = _flat(wanted), _flat(found)
@@ -226,6 +256,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "config": model_config_to_json(run.preset.model),
         "loss": asdict(run.preset.loss),
         "rules": asdict(run.preset.rules),
+        "precision": str(run.dtype).removeprefix("torch."),
     }
 
 

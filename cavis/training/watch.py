@@ -82,6 +82,11 @@ def point_draws(seed: int, done: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + done)
 
 
+def seed_layers(seed: int, done: int) -> None:
+    """What layers draw themselves (Swin drops whole paths) is a function of the step, too."""
+    torch.manual_seed(seed * 1_000_003 + done)
+
+
 def clips_of_step(seed: int, done: int, clips: int) -> str:
     """Where a step's clips come from, for a sentence: the seed and every (step, slot) its streams are seeded with."""
     slots = ", ".join(f"({done}, {slot})" for slot in range(clips))
@@ -117,6 +122,7 @@ def replay(path: Path, preset: Preset, model: Cavis) -> Terms:
     model.load_state_dict(failed.weights)
     done = failed.step - 1
     stage = STAGES[failed.stage](model, preset)
+    seed_layers(failed.seed, done)
     return stage.terms(failed.batch, done / failed.steps, point_draws(failed.seed, done))
 
 

@@ -15,7 +15,7 @@ from cavis.data.loaders import StepBatches
 from cavis.data.synthetic import TwinsConfig, synthesize
 from cavis.losses.criterion import SegmenterCriterion
 from cavis.presets import tiny
-from cavis.training.start import clip_source, mixed_source
+from cavis.training.start import clip_source, mixed
 
 SIDE = 24
 
@@ -59,7 +59,7 @@ def test_videos_and_pictures_of_the_presets_categories_are_clips_alike(clips, tm
 
 
 def test_several_sources_are_drawn_from_equally(clips, tmp_path):
-    source = mixed_source([clips, album(tmp_path / "album", TWINS)], tiny())
+    source = mixed([clip_source(one, tiny()) for one in (clips, album(tmp_path / "album", TWINS))])
     still = sum(draw(source, 2, seed).still for seed in range(200))
     assert 70 < still < 130
 
