@@ -50,9 +50,8 @@ class OwnData(NamedTuple):
     def measuring(self, data: Sequence[str], held_out: Path) -> list[str]:
         """What ``cavis evaluate`` can measure with: the file of what is held out, and the valid splits of ``data``."""
         kept = [shlex.quote(str(held_out))] if self.held_out else []
-        return kept + [
-            f"{shlex.quote(one)} --split valid" for one in data if {"val", "valid"}.intersection(splits(one))
-        ]
+        measured = [one for one in data if {"val", "valid"}.intersection(splits(one))]
+        return kept + [f"{shlex.quote(one)} --split valid" for one in measured]
 
 
 def open_own(data: Sequence[str], share: float | None, seed: int, *, skip_faulty: bool = False) -> OwnData:

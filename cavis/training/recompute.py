@@ -44,12 +44,16 @@ def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractC
 
 @contextmanager
 def _untracked(block: nn.Module) -> Iterator[None]:
-    """Batch norms take in a batch once: they have done so in the first computation."""
-    norms = [norm for norm in block.modules() if isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats]
+    """Batch norms take in a batch once: they have done so in the first computation.
+
+    They go on to read their statistics, so that both computations save the same tensors, but move them by nothing.
+    """
+    norms = [norm for norm in block.modules() if isinstance(norm, nn.BatchNorm2d)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, steps) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, steps
