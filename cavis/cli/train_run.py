@@ -94,6 +94,8 @@ def train_own(own: str, out: Path, steps: int | None, share: float | None, how: 
 
     begun = (out / START).exists()
     _check_begun(out, begun=begun, resume=how.resume, what=START)
+    for leftover in out.glob(".*.part"):  # of a file that a killed run was writing
+        leftover.unlink()
     source = find_model(own)
     data = open_own(how.data, share, how.seed, skip_faulty=how.skip_faulty)
     tell_left_out(data.left_out)

@@ -132,8 +132,9 @@ def test_several_processes_are_refused_before_anything_is_written(tmp_path, monk
     assert not (tmp_path / "out").exists()
 
 
-def test_half_precision_learns_what_full_precision_learns(tmp_path):
-    full, half = (nano_run(tmp_path / name, steps=3, workers=0, precision=name) for name in ("fp32", "bf16"))
+@pytest.mark.parametrize("stage", ["segmenter", "tracker"])
+def test_half_precision_learns_what_full_precision_learns(tmp_path, stage):
+    full, half = (nano_run(tmp_path / name, stage, 3, workers=0, precision=name) for name in ("fp32", "bf16"))
     losses = [[report.loss for report in train(run, nano_model(), Squares())] for run in (full, half)]
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
