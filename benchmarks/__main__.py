@@ -23,7 +23,7 @@ LIMITS = {"tracking.flops_ratio": 0.43, "tracking.time_ratio": 0.50, "tracking.m
 """What we promise at the full size: at most this. On small frames, the work on the queries weighs more."""
 
 FLOORS = {"evaluation.speedup_over_trackeval": 10.0}
-"""What we promise at the full size: at least this."""
+"""What we promise: at least this."""
 
 PACKAGES = ("cavis", "torch", "transformers", "numpy", "trackeval")
 
@@ -37,7 +37,7 @@ class Benchmark(StrEnum):
 
 def main(
     only: Annotated[list[Benchmark] | None, typer.Option(help="Which benchmarks; all of them if not said.")] = None,
-    small: Annotated[bool, typer.Option("--quick", help="Small frames, about a minute.")] = False,
+    small: Annotated[bool, typer.Option("--quick", help="Small frames, few repetitions: minutes.")] = False,
     out: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of torch; its own choice if not said.", min=1)] = None,
 ) -> None:
@@ -52,7 +52,7 @@ def main(
     if Benchmark.EVALUATION in (only or list(Benchmark)):
         work = evaluation.QUICK if small else evaluation.FULL
         numbers |= {f"evaluation.{name}": value for name, value in evaluated(work).items()}
-    Console().print(table(numbers, {} if small else LIMITS, {} if small else FLOORS))
+    Console().print(table(numbers, {} if small else LIMITS, FLOORS))
     if out is not None:
         out.write_text(json.dumps(numbers | surroundings(setting), indent=2) + "\n", encoding="utf-8")
 

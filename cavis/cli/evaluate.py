@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cavis.cli.shared import Device, Model, Overwrite, load, progress_bar
+from cavis.cli.shared import Device, Model, Overwrite, SkipFaulty, load, progress_bar, tell_left_out
 
 
 class FormatName(StrEnum):
@@ -28,7 +28,7 @@ def evaluate(
         FormatName | None, typer.Option("--format", help="If not told by the content.", show_default=False)
     ] = None,
     split: Annotated[str | None, typer.Option(help="train, valid or test.", show_default=False)] = None,
-    skip_faulty: Annotated[bool, typer.Option("--skip-faulty", help="Leave out what is faulty in the data.")] = False,
+    skip_faulty: SkipFaulty = False,
     top_k: Annotated[int | None, typer.Option(help="Predictions a video.", min=1, show_default=False)] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -57,8 +57,7 @@ def evaluate(
     with progress_bar() as bar:
         row = bar.add_task("evaluate", total=None)
         outcome = evaluate_videos(task, results, share, lambda done, of: bar.update(row, completed=done, total=of))
-    if dataset.left_out:
-        typer.echo(f"left out as faulty: {len(dataset.left_out)}, such as {dataset.left_out[0]}")
+    tell_left_out(dataset.left_out)
     if outcome is None:
         typer.echo(f"process {share.rank} of {share.processes}: its videos are done; the last process measures")
         return

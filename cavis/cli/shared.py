@@ -1,6 +1,6 @@
 """What several commands share: their common options, loading with a download, the progress bar."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
     from cavis.checkpoints.hub import ReadyModel
     from cavis.checkpoints.zoo import ZooEntry
+    from cavis.data.faults import Fault
 
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are already there.")]
+SkipFaulty = Annotated[bool, typer.Option("--skip-faulty", help="Leave out what is faulty in the data.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
 Model = Annotated[str, typer.Option(help="tiny, a name that `cavis zoo` lists, or the path of a .safetensors file.")]
 
@@ -39,6 +41,12 @@ def fetch(entry: "ZooEntry", keep: bool = False) -> Path:
     with progress_bar(DownloadColumn()) as bar:
         task = bar.add_task(entry.name, total=None, visible=not is_cached(entry))
         return get(entry, lambda done, total: bar.update(task, completed=done, total=total), keep=keep)
+
+
+def tell_left_out(faults: Sequence["Fault"]) -> None:
+    """Say how much of a data set was left out as faulty, and the first of it."""
+    if faults:
+        typer.echo(f"left out as faulty: {len(faults)}, such as {faults[0]}")
 
 
 @contextmanager

@@ -1,25 +1,15 @@
 """``cavis train``: one stage of a preset, or a model taught a data set of one's own."""
 
-import sys
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from cavis.cli.shared import Device, progress_bar
+from cavis.cli.shared import Device, SkipFaulty
+from cavis.cli.train_run import INTERRUPTED, How, train_own, train_stage
 
-if TYPE_CHECKING:
-    from cavis.config import Preset, Stage, StageConfig
-    from cavis.data.loaders import ClipSource
-    from cavis.model import Cavis
-    from cavis.training.loop import Precision, Run
-    from cavis.training.processes import Processes
-
-
-INTERRUPTED = 130
-LATEST = "latest.pt"
+__all__ = ["INTERRUPTED", "train"]
 
 
 class StageName(StrEnum):
@@ -31,11 +21,39 @@ class StageName(StrEnum):
 
 
 class PrecisionName(StrEnum):
-    """The precisions of a forward pass; weights are always fp32."""
+    """What the forward pass can be computed in."""
 
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
+
+
+Data = Annotated[
+    list[str], typer.Option(help="twins, or an annotated data set; given twice, both are drawn from equally.")
+]
+Shares = Annotated[
+    list[float], typer.Option(help="How often a clip comes from each --data, in their order.", show_default=False)
+]
+StartFrom = Annotated[
+    Path | None, typer.Option(help="Weights to start from; a later stage needs those of the one before.")
+]
+Own = Annotated[
+    str | None,
+    typer.Option("--from", help="A model to teach the categories of --data: a name or a file.", show_default=False),
+]
+HoldOut = Annotated[
+    float | None,
+    typer.Option(
+        help="With --from: share of the videos kept to measure with; 0.1 if the data has no splits.", show_default=False
+    ),
+]
+Steps = Annotated[int | None, typer.Option(help="Instead of the preset's.", min=1, show_default=False)]
+Precision = Annotated[
+    PrecisionName | None,
+    typer.Option(help="Of the forward pass: fp16 on CUDA and fp32 elsewhere, if not said.", show_default=False),
+]
+Recompute = Annotated[bool, typer.Option("--recompute", help="Compute activations twice, not keep them: less memory.")]
+Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Also write the log for TensorBoard.")]
 
 
 def train(
@@ -44,34 +62,28 @@ def train(
         StageName | None, typer.Option(help="segmenter first, then tracker, then refiner.", show_default=False)
     ] = None,
     preset: Annotated[str, typer.Option(help="Which model and schedule.")] = "tiny",
-    data: Annotated[
-        list[str], typer.Option(help="twins, or an annotated data set; given twice, both are drawn from equally.")
-    ] = ["twins"],  # noqa: B006 (typer copies it)
-    share: Annotated[
-        list[float], typer.Option(help="How often a clip comes from each --data, in their order.", show_default=False)
-    ] = [],  # noqa: B006
-    start_from: Annotated[
-        Path | None, typer.Option(help="Weights to start from; a later stage needs those of the one before.")
-    ] = None,
-    own: Annotated[
-        str | None,
-        typer.Option("--from", help="A model to teach the categories of --data: a name or a file.", show_default=False),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Instead of the preset's.", min=1, show_default=False)] = None,
+    data: Data = ["twins"],  # noqa: B006 (typer copies it)
+    share: Shares = [],  # noqa: B006
+    start_from: StartFrom = None,
+    own: Own = None,
+    hold_out: HoldOut = None,
+    skip_faulty: SkipFaulty = False,
+    steps: Steps = None,
     seed: Annotated[int, typer.Option(help="Of weights, clips and points.", min=0)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 200,
+    precision: Precision = None,
+    recompute: Recompute = False,
+    tensorboard: Tensorboard = False,
     device: Device = "auto",
-    precision: Annotated[
-        PrecisionName | None, typer.Option(help="Of the forward pass; if not given, fp16 on CUDA.", show_default=False)
-    ] = None,
 ) -> None:
     """Train one stage of a preset; or, with --from, a model on a data set of your own.
 
-    OUT holds log.jsonl (a line a step), latest.pt (to resume exactly) and model.safetensors (to use). Ctrl-C stops
-    after the step it is in and leaves a checkpoint. With --from the segmenter and the tracker learn one after the
-    other, in OUT/segmenter and OUT/tracker, 500 steps each; categories and sizes are those of the data set. Under
-    torchrun or accelerate launch the processes share the clips of each step.
+    OUT holds log.jsonl (a line a step), latest.pt (to resume exactly), model.safetensors (to use) and, if asked for,
+    tensorboard/. Ctrl-C stops after the step it is in and leaves a checkpoint. With --from the segmenter and the
+    tracker learn one after the other, in OUT/segmenter and OUT/tracker, 500 steps each; categories and sizes are those
+    of the data set, and OUT/held_out.json is the share of it that was kept to measure with. Under torchrun or
+    accelerate launch the processes share the clips of each step.
 
     Example: cavis train --stage segmenter --out runs/seg && cavis train --stage tracker --start-from
     runs/seg/model.safetensors --out runs/track
@@ -80,126 +92,29 @@ def train(
 
     Example: cavis train --preset lite --stage segmenter --data pictures --data twins --share 3 --share 1 --out runs/seg
     """
-    from cavis.checkpoints.hub import best_device
-    from cavis.presets import get_preset
-    from cavis.training.processes import join, leave
-    from cavis.training.start import require_start, schedule_of
+    from cavis.training.processes import leave
 
-    device = best_device() if device == "auto" else device
-    chosen = None if precision is None else precision.value
-    how = _How(tuple(data), tuple(share), seed, resume, checkpoint_every, device, chosen, join(device))
+    how = How(
+        data=tuple(data),
+        shares=tuple(share),
+        skip_faulty=skip_faulty,
+        seed=seed,
+        resume=resume,
+        checkpoint_every=checkpoint_every,
+        precision=None if precision is None else precision.value,
+        recompute=recompute,
+        tensorboard=tensorboard,
+        device=device,
+    ).ready()
     if own is not None:
         if stage is not None or start_from is not None or preset != "tiny":
             raise ValueError("expected --from without --stage, --start-from and --preset, for it stands for all three")
-        _train_own(own, out, steps, how)
+        train_own(own, out, steps, hold_out, how)
         leave()
         return
     if stage is None:
         raise ValueError("expected --stage segmenter, tracker or refiner, or --from MODEL; got neither")
-    plan = get_preset(preset)
-    if not (out / LATEST).exists():
-        require_start(stage.value, start_from)
-    _train_stage(plan, stage.value, schedule_of(plan, stage.value, steps), out, start_from, how)
+    if hold_out is not None:
+        raise ValueError("expected --hold-out with --from; with --stage, train on a folder with a split named train")
+    train_stage(preset, stage.value, steps, out, start_from, how)
     leave()
-
-
-@dataclass(frozen=True)
-class _How:
-    """What all stages of a command share."""
-
-    data: tuple[str, ...]
-    shares: tuple[float, ...]
-    seed: int
-    resume: bool
-    checkpoint_every: int
-    device: str
-    precision: "Precision | None"
-    processes: "Processes"
-
-
-def _train_own(own: str, out: Path, steps: int | None, how: _How) -> None:
-    """Segmenter, then tracker, on a data set of one's own; ends where it is interrupted."""
-    from cavis.checkpoints.files import read_model_file
-    from cavis.checkpoints.hub import find_model
-    from cavis.training.loop import MODEL
-    from cavis.training.own_data import START, categories_of, own_preset, write_joined, write_start
-
-    begun = (out / START).exists()
-    _check_begun(out, begun=begun, resume=how.resume, what=START)
-    source = find_model(own)
-    plan = own_preset(read_model_file(source)[0], categories_of(how.data), steps)
-    how.processes.wait()  # until all have looked
-    if not begun and how.processes.main:
-        write_start(source, plan, how.seed, out / START)
-    how.processes.wait()
-    segmenter, tracker = out / "segmenter", out / "tracker"
-    going_on = replace(how, resume=(segmenter / LATEST).exists())
-    _train_stage(plan, "segmenter", plan.segmenter, segmenter, out / START, going_on)
-    joined = out / "joined.safetensors"
-    if not (tracker / LATEST).exists() and how.processes.main:
-        write_joined(segmenter / MODEL, out / START, joined)
-    how.processes.wait()
-    going_on = replace(how, resume=(tracker / LATEST).exists())
-    _train_stage(plan, "tracker", plan.tracker, tracker, joined, going_on)
-
-
-def _check_begun(out: Path, *, begun: bool, resume: bool, what: str) -> None:
-    if begun and not resume:
-        raise FileExistsError(f"{out} holds a run already; expected --resume to go on with it, or another folder")
-    if resume and not begun:
-        raise FileNotFoundError(f"expected a checkpoint {what} to resume from in {out}, found none")
-
-
-def _train_stage(
-    plan: "Preset", stage: "Stage", schedule: "StageConfig", out: Path, start_from: Path | None, how: _How
-) -> None:
-    """One stage to its end; an interruption ends the command."""
-    from cavis.training.loop import Run
-    from cavis.training.start import fresh_model, mixed_source
-
-    begun = (out / LATEST).exists()
-    _check_begun(out, begun=begun, resume=how.resume, what=LATEST)
-    if begun:  # the checkpoint has all weights
-        model = fresh_model(replace(plan, pretrained=""), stage, how.seed)
-    else:
-        model = fresh_model(plan, stage, how.seed, start_from)
-    source = mixed_source(how.data, plan, how.shares)
-    out.mkdir(parents=True, exist_ok=True)
-    run = Run(
-        preset=plan,
-        stage=stage,
-        schedule=schedule,
-        seed=how.seed,
-        folder=out,
-        checkpoint_every=how.checkpoint_every,
-        device=how.device,
-        precision=how.precision,
-    )
-    done = _train_with_progress(run, model, source, shown=how.processes.main)
-    if how.processes.main:
-        typer.echo(f"{done} of {schedule.steps} steps -> {out}")
-    if done < schedule.steps:
-        sys.exit(INTERRUPTED)
-
-
-def _train_with_progress(run: "Run", model: "Cavis", source: "ClipSource", *, shown: bool) -> int:
-    """Run the loop with a bar; Ctrl-C sets the stop that the loop looks at between two steps."""
-    import signal
-    import threading
-
-    from cavis.training.log import read_log
-    from cavis.training.loop import LOG, train
-
-    stop = threading.Event()
-    before_this = read_log(run.folder / LOG) if (run.folder / LOG).exists() else []
-    done = before_this[-1]["step"] if before_this else 0
-    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
-    try:
-        with progress_bar(shown=shown) as bar:
-            task = bar.add_task(run.stage, total=run.schedule.steps)
-            for report in train(run, model, source, stop):
-                done = report.step
-                bar.update(task, completed=done, description=f"{run.stage} loss {report.loss:.2f}")
-    finally:
-        signal.signal(signal.SIGINT, before)
-    return done

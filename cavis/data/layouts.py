@@ -91,6 +91,23 @@ def locate(path: str | Path, split: str | None = None, form: Format | None = Non
     return next(iter(named.values()))
 
 
+def splits(path: str | Path) -> tuple[str, ...]:
+    """The splits that a folder has annotations of, in the order of ``SPLITS``.
+
+    None for a file, for the folder of one split, and where one file holds everything.
+    """
+    path = Path(path)
+    if not path.is_dir() or (path.name in SPLITS and (path.parent / f"{path.name}.json").is_file()):
+        return ()
+    found = list(_candidates(path, None))
+    form = _first([one.format for one in found]) if found else None
+    files = [one.file for one in found if one.format == form]
+    if any(file.name in _PLAIN and file.parent == path for file in files):
+        return ()
+    named = {split_of(file) for file in files}
+    return tuple(name for name in SPLITS if name in named)
+
+
 def split_of(file: Path) -> str:
     """The split an annotation file is named for; empty where its name has none."""
     for word in (*file.stem.replace("2017", "").split("_"), file.parent.name):

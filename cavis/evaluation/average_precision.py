@@ -170,7 +170,7 @@ def _video_cells(
         g = np.flatnonzero(truth_ids == category)
         d = np.flatnonzero(predicted_ids == category)
         d = d[np.argsort(-scores[d], kind="stable")][: LIMITS[-1]]
-        cells.append(_Cell(category, scores[d], predicted_areas[d], areas[g], crowd[g], iou[np.ix_(d, g)]))
+        cells.append(_Cell(category, scores[d], predicted_areas[d], areas[g], crowd[g], iou[d[:, None], g]))
     return cells
 
 

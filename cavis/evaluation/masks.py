@@ -19,6 +19,8 @@ coco_mask: Any = mask  # its stubs know single masks only
 
 _MOST_PAIRS = 8_000
 """How many pairs of masks are handed to pycocotools at once."""
+_PARTS = 3
+"""Into how many parts, spread over the video, its frames go: after each of them, pairs without hope are dropped."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,10 @@ def intersections(
     predicted: TrackMasks, truth: TrackMasks, frames: Int[np.ndarray, "F"] | None = None
 ) -> Int[np.ndarray, "D G"]:
     """Pixels that each predicted track shares with each annotated one, summed over the frames (None: all)."""
-    shared = np.zeros((len(predicted), len(truth)), dtype=np.int64)
+    shared = np.zeros(len(predicted) * len(truth))
     for d, g, _, pixels in _shared(predicted, truth, frames):
-        np.add.at(shared, (d, g), pixels)
-    return shared
+        shared += np.bincount(d * len(truth) + g, pixels, len(shared))
+    return shared.astype(np.int64).reshape(len(predicted), len(truth))
 
 
 def frame_intersections(predicted: TrackMasks, truth: TrackMasks) -> Int[np.ndarray, "D G T"]:
@@ -129,7 +131,7 @@ def _shared(predicted: TrackMasks, truth: TrackMasks, wanted: Int[np.ndarray, "F
         first = [predicted.packed[place] for place in (predicted.starts[d] + d_frame).tolist()]
         second = [truth.packed[place] for place in (truth.starts[g] + g_frame).tolist()]
         share = np.asarray(coco_mask.iou(first, second, [1] * len(second)))
-        i, j = np.nonzero(share > 0)
+        i, j = (share > 0).nonzero()
         pixels = np.rint(share[i, j] * predicted.areas[d[i], d_frame[i]])
         yield _Shared(d[i], g[j], d_frame[i], pixels.astype(np.int64))
 
@@ -140,31 +142,44 @@ def video_iou(predicted: TrackMasks, truth: TrackMasks, at_least: float = 0.0) -
     The intersections of all frames over the unions of all frames: a frame in which only one of the two has a mask
     adds its area to the union, a frame in which neither has adds nothing. Two tracks without any pixel, or of different
     kinds, overlap by 0.
-    What is below ``at_least`` may be given as 0: pairs are dropped when their areas, and what they share in every
-    second frame, leave no hope. A ValueError if the two sides differ in length or in mask size.
+    What is below ``at_least`` may be given as 0: pairs are dropped when their areas, and what they share in some of the
+    frames, leave no hope. A ValueError if the two sides differ in length or in mask size.
     """
     if len(predicted) == 0 or len(truth) == 0:
         return np.zeros((len(predicted), len(truth)))
     _check_alike(predicted, truth)
-    shared = np.zeros((len(predicted), len(truth)), dtype=np.int64)
+    sizes = predicted.areas.sum(1)[:, None] + truth.areas.sum(1)
+    shared = np.zeros(sizes.shape, dtype=np.int64)
     hopeful = predicted.kinds[:, None] == truth.kinds
-    halves = [np.arange(start, predicted.areas.shape[1], 2) for start in (0, 1)]
-    most = [_most_shared(predicted, truth, frames) for frames in halves]
-    for frames, here, later in zip(halves, most, (most[1], 0), strict=True):
-        hopeful &= _iou(shared + here + later, predicted, truth) >= at_least
-        d, g = np.flatnonzero(hopeful.any(1)), np.flatnonzero(hopeful.any(0))
-        shared[np.ix_(d, g)] += intersections(predicted.select(d), truth.select(g), frames)
-    return np.where(hopeful, _iou(shared, predicted, truth), 0.0)
+    parts = [frames for start in range(_PARTS) if len(frames := np.arange(start, predicted.areas.shape[1], _PARTS))]
+    for frames, most in zip(parts, _most_shared(predicted, truth, parts), strict=True):
+        hopeful &= _iou(shared + most, sizes) >= at_least
+        d, g = hopeful.any(1).nonzero()[0], hopeful.any(0).nonzero()[0]
+        if not len(d):
+            break
+        shared[d[:, None], g] += intersections(predicted.select(d), truth.select(g), frames)
+    return np.where(hopeful, _iou(shared, sizes), 0.0)
 
 
-def _most_shared(predicted: TrackMasks, truth: TrackMasks, frames: Int[np.ndarray, "F"]) -> Int[np.ndarray, "D G"]:
-    """What two tracks can share in some frames at most: two masks share no more pixels than the smaller one has."""
-    return np.stack([np.minimum(predicted.areas[:, frames], row).sum(1) for row in truth.areas[:, frames]], axis=1)
+def _most_shared(
+    predicted: TrackMasks, truth: TrackMasks, parts: Sequence[Int[np.ndarray, "F"]]
+) -> Int[np.ndarray, "P D G"]:
+    """What two tracks can share at most in each part of the frames and all later ones.
+
+    Two masks share no more pixels than the smaller one has.
+    """
+    if not parts:
+        return np.zeros((0, len(predicted), len(truth)), dtype=np.int64)
+    order = np.concatenate(parts)
+    starts = np.cumsum([0, *map(len, parts[:-1])])
+    areas = predicted.areas[:, order]
+    most = [np.add.reduceat(np.minimum(areas, row), starts, axis=1) for row in truth.areas[:, order]]
+    return np.stack(most, axis=-1).transpose(1, 0, 2)[::-1].cumsum(0)[::-1]
 
 
-def _iou(shared: Int[np.ndarray, "D G"], predicted: TrackMasks, truth: TrackMasks) -> Float[np.ndarray, "D G"]:
-    union = predicted.areas.sum(1)[:, None] + truth.areas.sum(1) - shared
-    return np.where(union > 0, shared / np.maximum(union, 1), 0.0)
+def _iou(shared: Int[np.ndarray, "D G"], sizes: Int[np.ndarray, "D G"]) -> Float[np.ndarray, "D G"]:
+    """From what two tracks share and what they have together, shared pixels counted twice; 0 if both have nothing."""
+    return shared / np.maximum(sizes - shared, 1)
 
 
 def _check_alike(predicted: TrackMasks, truth: TrackMasks) -> None:
@@ -182,7 +197,7 @@ def _areas(packed: list[dict[str, Any]]) -> Int[np.ndarray, "M"]:
 
 def _present(tracks: TrackMasks, frames: Int[np.ndarray, "F"]) -> tuple[Int[np.ndarray, "M"], Int[np.ndarray, "M"]]:
     """Which track has pixels in which of the frames."""
-    rows, columns = np.nonzero(tracks.areas[:, frames])
+    rows, columns = tracks.areas[:, frames].nonzero()
     return rows, frames[columns]
 
 

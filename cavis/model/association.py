@@ -16,7 +16,8 @@ from cavis.records import ClipPrediction, FramePrediction, TrackerState
 def match(reference: Float[Tensor, "B Q D"], current: Float[Tensor, "B Q D"]) -> Int[Tensor, "B Q"]:
     """σ_H of Eq. 10: ``order`` such that ``current[b, order[b]]`` lies on ``reference[b]``, slot by slot."""
     left, right = (F.normalize(x.float(), dim=-1, eps=1e-6) for x in (reference, current))
-    cost = (1 - left @ right.transpose(1, 2)).cpu().numpy()
+    with torch.autocast(left.device.type, enabled=False):  # twins differ by less than half precision tells apart
+        cost = (1 - left @ right.transpose(1, 2)).cpu().numpy()
     cost = np.nan_to_num(cost, nan=2.0)  # a broken slot is the worst match, not the best
     order = np.stack([linear_sum_assignment(clip)[1] for clip in cost])
     return torch.from_numpy(order).to(current.device)

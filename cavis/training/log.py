@@ -1,4 +1,7 @@
-"""The training log: one JSON object a line, appended step by step, cut back to the checkpoint on resume."""
+"""The training log: one JSON object a line, appended step by step, cut back to the checkpoint on resume.
+
+TensorBoard's event files are written beside it if asked for.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -7,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from cavis.checkpoints.files import write_atomically
+from cavis.training.curves import Curves
 
 
 @dataclass(frozen=True)
@@ -22,15 +26,20 @@ class StepReport:
     learning_rate: float
     gradient_norm: float
     seconds: float
+    """From the step before to the end of this one: what it waited for its clips is in it."""
 
 
 class TrainingLog:
-    """Writes reports to a ``.jsonl`` file; lines after ``start`` steps, from a run that went on and was lost, go."""
+    """Writes reports to a ``.jsonl`` file; lines after ``start`` steps, from a run that went on and was lost, go.
 
-    def __init__(self, path: Path, start: int = 0) -> None:
+    ``curves``: a folder for TensorBoard's files of the same numbers; None: none are written.
+    """
+
+    def __init__(self, path: Path, start: int = 0, curves: Path | None = None) -> None:
         kept = [line for line in read_log(path) if line["step"] <= start] if path.exists() else []
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_atomically(path, lambda temporary: _write_text(temporary, text))
+        self._curves = None if curves is None else Curves(curves, start, kept)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, report: StepReport) -> None:
@@ -39,6 +48,8 @@ class TrainingLog:
         line = asdict(report) | {"terms": rounded, "loss": round(report.loss, 5), "seconds": round(report.seconds, 3)}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+        if self._curves is not None:
+            self._curves.write(line)
 
     def __enter__(self) -> "TrainingLog":
         return self
@@ -47,6 +58,8 @@ class TrainingLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        if self._curves is not None:
+            self._curves.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,23 +27,24 @@ from cavis.records import ClipBatch, Targets
 from cavis.training.log import StepReport, TrainingLog, read_log
 from cavis.training.optimizer import build_optimizer, build_schedule
 from cavis.training.processes import Processes, join
+from cavis.training.recompute import recompute_activations
 from cavis.training.shared_norm import share_norms
 from cavis.training.stages import STAGES, TrainingStage
 from cavis.training.watch import (
     FAILED_STEP,
-    OWN_DRAWS,
     FailedStep,
     LossWatch,
     clips_of_step,
     not_finite,
     point_draws,
     save_failed,
-    stream_seed,
+    seed_layers,
 )
 
 LATEST = "latest.pt"
 MODEL = "model.safetensors"
 LOG = "log.jsonl"
+CURVES = "tensorboard"
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -63,10 +64,13 @@ class Run:
     workers: int = 1
     precision: Precision | None = None
     """Of the forward pass; None is fp16 on CUDA and fp32 elsewhere. fp16 needs CUDA."""
+    recompute: bool = False
+    """Whether activations are computed again for the gradient instead of kept: less memory, more time."""
+    tensorboard: bool = False
+    """Whether the log is also written as TensorBoard's files."""
 
     def __post_init__(self) -> None:
-        if self.precision == "fp16" and self.kind != "cuda":
-            raise ValueError(f"expected a CUDA device for precision fp16, got {self.device}; bf16 runs everywhere")
+        require_precision(self.precision, self.device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -79,13 +83,22 @@ class Run:
         return torch.device(self.device).type
 
 
+def require_precision(precision: Precision | None, device: str) -> None:
+    """A ValueError for a precision that a device does not train in."""
+    kind = torch.device(device).type
+    if precision == "fp16" and kind != "cuda":
+        raise ValueError(f"expected a CUDA device for precision fp16, got {device}; bf16 runs everywhere")
+    if precision == "bf16" and kind == "cuda" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+        raise ValueError(f"expected a device that computes in bf16, got {device}; fp16 runs there")
+
+
 def train(run: Run, model: Cavis, source: ClipSource, stop: threading.Event | None = None) -> Iterator[StepReport]:
     """Train, yielding a report after each step; resumes from the run's folder if a checkpoint is there.
 
     A set ``stop`` ends the run after the step it is in. However the run ends between two steps (stop, end, or the
-    generator being closed), the last step is checkpointed. What ends it inside a step leaves the checkpoint before.
-    Several processes (of torchrun or accelerate launch) share the clips of a step; all of them have to call this, a
-    stop in one of them stops all, and only the main one writes.
+    generator being closed), the last step is checkpointed. What ends it inside a step, and a loss that runs away,
+    leaves the checkpoint before. Several processes (of torchrun or accelerate launch) share the clips of a step; all of
+    them have to call this, a stop in one of them stops all, and only the main one writes.
     """
     schedule, preset, processes = run.schedule, run.preset, join(run.device)
     slots = processes.slots(schedule.clips_per_step)
@@ -95,20 +108,25 @@ def train(run: Run, model: Cavis, source: ClipSource, stop: threading.Event | No
         source, schedule, seed=run.seed, num_classes=preset.model.num_classes, rules=preset.rules, slots=slots
     )
     watch = LossWatch(schedule.warmup, _losses(run.folder / LOG, done))
-    with TrainingLog(run.folder / LOG, start=done) if processes.main else nullcontext() as log:
+    curves = run.folder / CURVES if run.tensorboard else None
+    with TrainingLog(run.folder / LOG, done, curves) if processes.main else nullcontext() as log:
         between = True  # inside a step weights and statistics belong to no step
+        ready = time.perf_counter()
         try:
             for batch in batches_from(dataset, done, schedule.steps, run.workers):
                 between = False
                 report = _step(run, work, batch, done)
-                done, between = done + 1, True
+                report = replace(report, seconds=time.perf_counter() - ready)
+                done += 1
                 if log is not None:
                     log.write(report)
                 watch.check(done, report.loss)
+                between = True  # a run that diverges keeps the checkpoint before
                 if done % run.checkpoint_every == 0:
                     _save(run, work, done)
                     saved = done
                 yield report
+                ready = time.perf_counter()
                 if processes.any(stop is not None and stop.is_set()):
                     break
         finally:
@@ -132,6 +150,8 @@ class _Work:
     def begin(cls, run: Run, model: Cavis, processes: Processes) -> "_Work":
         """Everything fresh, on this process's device."""
         device = run.device if processes.alone else str(processes.device)
+        if run.recompute:
+            recompute_activations(model)
         stage = STAGES[run.stage](model.to(device), run.preset, processes.total)
         share_norms(stage.learning, processes.total, processes.share.processes)
         optimizer = build_optimizer(stage.learning, run.schedule)
@@ -175,13 +195,11 @@ def _save(run: Run, work: _Work, done: int) -> None:
 def _step(run: Run, work: _Work, batch: ClipBatch, done: int) -> StepReport:
     """One update of the learning part; step ``done`` counts from 0."""
     processes, stage, scaler = work.processes, work.stage, work.scaler
-    started = time.perf_counter()
     steps = run.schedule.steps
     rate = work.optimizer.param_groups[-1]["lr"]
     batch = processes.of_one_size(batch)
     draws = point_draws(run.seed, done, processes.slots(run.schedule.clips_per_step))
-    # for layers that draw by themselves, such as Swin's drop path
-    torch.manual_seed(stream_seed(run.seed, done, processes.share.rank, OWN_DRAWS))
+    seed_layers(run.seed, done, processes.share.rank)
     with torch.autocast(run.kind, dtype=run.dtype, enabled=run.dtype != torch.float32):
         shares = stage.terms(to_device(batch, work.device), done / steps, draws)
         values = torch.stack(list(shares.values()))
@@ -207,7 +225,7 @@ def _step(run: Run, work: _Work, batch: ClipBatch, done: int) -> StepReport:
         terms=_summary(terms),
         learning_rate=rate,
         gradient_norm=float(norm),
-        seconds=time.perf_counter() - started,
+        seconds=0.0,  # known to who waited for the batch
     )
 
 
@@ -270,8 +288,8 @@ def restore(run: Run, parts: dict[str, Any]) -> int:
     path = run.folder / LATEST
     if not path.exists():
         return 0
-    state = read_training(path)
     wanted = _identity(run)
+    state = {"precision": wanted["precision"]} | read_training(path)  # older files do not say it
     records = {"schedule": run.schedule, "config": run.preset.model, "loss": run.preset.loss, "rules": run.preset.rules}
     found = {key: _completed(state.get(key), records[key]) if key in records else state.get(key) for key in wanted}
     wanted, found = _flat(wanted), _flat(found)
@@ -295,6 +313,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "config": model_config_to_json(run.preset.model),
         "loss": asdict(run.preset.loss),
         "rules": asdict(run.preset.rules),
+        "precision": str(run.dtype).removeprefix("torch."),
     }
 
 

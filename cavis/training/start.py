@@ -1,16 +1,17 @@
 """How a run begins: fresh weights from a seed, or those of an earlier stage."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from cavis.categories import COCO_AS, TWINS, TWINS_AS
+from cavis.categories import COCO_AS, TWINS, TWINS_AS, CategoryMap
 from cavis.checkpoints.files import CheckpointError, load_weights, read_model_file
 from cavis.checkpoints.imagenet import efficientnet_lite2
 from cavis.config import Preset, Stage, StageConfig
-from cavis.data.layouts import recognise
+from cavis.data.annotated import AnnotatedVideos
+from cavis.data.layouts import recognise, splits
 from cavis.data.loaders import ClipSource, FolderSource, TwinsSource
 from cavis.data.mixing import MixedSource, PartlyLabelled, PicturesSource, Relabelled
 from cavis.data.opening import open_annotated
@@ -67,32 +68,48 @@ def schedule_of(preset: Preset, stage: Stage, steps: int | None = None) -> Stage
     return replace(schedule, steps=steps, decay_at=milestones, warmup=min(schedule.warmup, steps // 10))
 
 
-def clip_source(data: str, preset: Preset) -> ClipSource:
+def open_for_training(
+    data: str, *, categories: CategoryMap | None = None, skip_faulty: bool = False
+) -> AnnotatedVideos:
+    """An annotated data set to learn from: of several splits the one named train; options as in ``open_annotated``."""
+    split = "train" if "train" in splits(data) else None
+    return open_annotated(data, split, categories=categories, skip_faulty=skip_faulty)
+
+
+def clip_source(
+    data: str, preset: Preset, *, skip_faulty: bool = False, opened: Callable[[AnnotatedVideos], None] | None = None
+) -> ClipSource:
     """``twins``, or an annotated data set whose categories are the preset's (ValueError otherwise).
 
     Pictures become clips by repetition; the released augmentation turns them, so that they move. COCO's categories, and
     those of the twins' world, are given those of the preset, where it is of another data set of the paper or ``lite``:
-    what COCO does not have is unknown then.
+    what COCO does not have is unknown then. ``opened`` is told the data set.
     """
     wanted = preset.model.categories
     if data == "twins":
         renamed = next((mapping for mapping in TWINS_AS.values() if mapping.names == wanted), None)
         return TwinsSource() if renamed is None else Relabelled(TwinsSource(), TWINS, renamed)
     relabelled = next((mapping for mapping in COCO_AS.values() if mapping.names == wanted), None)
-    if recognise(data) == "coco" and relabelled is not None:
-        pictures = PicturesSource(open_annotated(data, categories=relabelled))
+    relabelled = relabelled if recognise(data) == "coco" else None
+    dataset = open_for_training(data, categories=relabelled, skip_faulty=skip_faulty)
+    if opened is not None:
+        opened(dataset)
+    if relabelled is not None:
         known = {wanted.index(name) for name in relabelled.counterparts.values()}
-        return PartlyLabelled(pictures, known, len(wanted))
-    dataset = open_annotated(data)
+        return PartlyLabelled(PicturesSource(dataset), known, len(wanted))
     if dataset.names != wanted:
         raise ValueError(
             f"expected the {len(wanted)} categories of preset {preset.name} in {data}, got {', '.join(dataset.names)}"
         )
+    return clips_of(dataset)
+
+
+def clips_of(dataset: AnnotatedVideos) -> ClipSource:
+    """Clips of a data set: of its videos, or of its pictures, where it has nothing else."""
     still = all(dataset.length(index) == 1 for index in range(len(dataset)))
     return PicturesSource(dataset) if still else FolderSource(dataset)
 
 
-def mixed_source(data: Sequence[str], preset: Preset, shares: Sequence[float] = ()) -> ClipSource:
+def mixed(sources: Sequence[ClipSource], shares: Sequence[float] = ()) -> ClipSource:
     """One source, or several from which clips are drawn equally often, or in proportion to ``shares``."""
-    sources = [clip_source(one, preset) for one in data]
     return MixedSource(sources, shares or None) if len(sources) > 1 or shares else sources[0]

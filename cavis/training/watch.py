@@ -93,6 +93,11 @@ def stream_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
+def seed_layers(seed: int, done: int, rank: int = 0) -> None:
+    """What layers draw by themselves (Swin drops whole paths) is a function of the step and the process, too."""
+    torch.manual_seed(stream_seed(seed, done, rank, OWN_DRAWS))
+
+
 def clips_of_step(seed: int, done: int, clips: int) -> str:
     """Where a step's clips come from, for a sentence: the seed and every (step, slot) its streams are seeded with."""
     slots = ", ".join(f"({done}, {slot})" for slot in range(clips))
@@ -128,6 +133,7 @@ def replay(path: Path, preset: Preset, model: Cavis) -> Terms:
     model.load_state_dict(failed.weights)
     done = failed.step - 1
     stage = STAGES[failed.stage](model, preset)
+    seed_layers(failed.seed, done)
     draws = point_draws(failed.seed, done, range(len(failed.batch.targets)))
     return stage.terms(failed.batch, done / failed.steps, draws)
 

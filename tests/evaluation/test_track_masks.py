@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from cavis import rle
+from cavis.evaluation import masks
 from cavis.evaluation.masks import TrackMasks, video_iou
 
 
@@ -114,3 +115,25 @@ def test_tracks_of_different_kinds_do_not_meet():
     expected = np.where(kinds[0][:, None] == kinds[1], iou(*sides), 0.0)
     np.testing.assert_array_equal(video_iou(*measured), expected)
     assert (expected < iou(*sides)).any()
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5, 9])
+def test_iou_does_not_depend_on_the_parts_the_frames_go_in(parts, monkeypatch):
+    sides = [TrackMasks.measure(random_tracks(seed, 8)[1]) for seed in (0, 1)]
+    whole = video_iou(*sides)
+    monkeypatch.setattr("cavis.evaluation.masks._PARTS", parts)
+    np.testing.assert_array_equal(video_iou(*sides), whole)
+    few = video_iou(*sides, 0.1)
+    np.testing.assert_array_equal(few[whole >= 0.1], whole[whole >= 0.1])
+
+
+def test_what_no_frame_can_mend_is_given_up_early(monkeypatch):
+    """Two tracks of one size that share nothing in a third of the frames cannot reach half."""
+    left, right = np.zeros((9, 9), dtype=bool), np.zeros((9, 9), dtype=bool)
+    left[:, :3], right[:, 5:] = True, True
+    sides = [TrackMasks.measure([[rle.encode(mask)] * 30]) for mask in (left, right)]
+    looked = []
+    shared = masks.intersections
+    monkeypatch.setattr(masks, "intersections", lambda a, b, frames: looked.extend(frames) or shared(a, b, frames))
+    assert video_iou(*sides, 0.6) == 0
+    assert 0 < len(looked) < 30

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from nano import Squares, nano_model, nano_run
+from nano import Squares, nano_model, nano_preset, nano_run
 from test_loop import assert_identical, finish
 
-from cavis.checkpoints.files import CheckpointError, read_training, save_training
+from cavis.checkpoints.files import CheckpointError, read_model_file, read_training, save_training
+from cavis.config import Swin
+from cavis.model import build_model
 from cavis.training.console import describe
 from cavis.training.log import StepReport
-from cavis.training.loop import LATEST, train
+from cavis.training.loop import LATEST, MODEL, train
 from cavis.training.watch import FACTOR, FAILED_STEP, PATIENCE, DivergedError, LossWatch, read_failed, replay
 
 
@@ -123,8 +125,9 @@ def test_a_loss_that_runs_away_stops_and_one_that_comes_back_does_not():
         watch.check(200 + PATIENCE, 2 * FACTOR)
 
 
-def test_half_precision_learns_what_full_precision_learns(tmp_path):
-    full, half = (nano_run(tmp_path / name, steps=3, workers=0, precision=name) for name in ("fp32", "bf16"))
+@pytest.mark.parametrize("stage", ["segmenter", "tracker"])
+def test_half_precision_learns_what_full_precision_learns(tmp_path, stage):
+    full, half = (nano_run(tmp_path / name, stage, 3, workers=0, precision=name) for name in ("fp32", "bf16"))
     losses = [[report.loss for report in train(run, nano_model(), Squares())] for run in (full, half)]
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
@@ -139,3 +142,47 @@ def test_the_console_line_has_loss_terms_and_speed():
     terms = {"class": 1.0, "mask": 0.5, "auxiliary": 9.0}
     report = StepReport(step=1, steps=2, loss=10.5, terms=terms, learning_rate=1e-4, gradient_norm=1.0, seconds=2.0)
     assert describe(report, clips_per_step=4).startswith("loss 10.50 (class 1.00 mask 0.50) 2.00 clips/s ")
+
+
+def test_a_run_that_diverges_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+    run = nano_run(tmp_path, steps=6, workers=0, checkpoint_every=3)
+    monkeypatch.setattr("cavis.training.watch.PATIENCE", 1)
+    monkeypatch.setattr("cavis.training.watch.FACTOR", 0.0)  # whatever follows the warm-up's first step is too much
+    with pytest.raises(DivergedError, match="up to step 4 "):
+        list(train(run, nano_model(), Squares()))
+    assert read_training(tmp_path / LATEST)["done"] == 3
+    assert read_model_file(tmp_path / MODEL)[0].training.startswith("segmenter stage, 3 of 6 steps")
+
+
+def test_what_layers_draw_at_random_is_a_function_of_the_step(tmp_path):
+    """Swin drops paths: a run that goes on must drop those that it would have dropped."""
+    swin = Swin(width=8, depths=(1, 1, 2, 1), heads=(1, 2, 4, 8), window=4, drop_path=0.5)
+    preset = nano_preset(3)
+    preset = replace(preset, model=replace(preset.model, backbone=swin))
+    whole = replace(nano_run(tmp_path / "whole", steps=3, workers=0), preset=preset)
+    run = replace(whole, folder=tmp_path / "stopped")
+
+    def begin(run):
+        torch.manual_seed(0)
+        return train(run, build_model(preset.model, "segmenter"), Squares())
+
+    begun = begin(run)
+    next(begun)
+    begun.close()
+    torch.rand(7)
+    for each in (run, whole):
+        list(begin(each))
+    assert_identical(read_training(run.folder / LATEST), read_training(whole.folder / LATEST))
+
+
+def test_a_run_of_another_precision_is_refused_and_older_checkpoints_count_as_the_same(tmp_path):
+    run = nano_run(tmp_path, steps=2, workers=0)
+    begun = train(run, nano_model(), Squares())
+    next(begun)
+    begun.close()
+    with pytest.raises(CheckpointError, match=r"precision 'float32'.*expected precision 'bfloat16'"):
+        next(train(replace(run, precision="bf16"), nano_model(), Squares()))
+    state = read_training(tmp_path / LATEST)
+    del state["precision"]
+    save_training(tmp_path / LATEST, state)
+    assert finish(run)["done"] == 2

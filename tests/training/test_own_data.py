@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from cavis.categories import TWINS
 from cavis.checkpoints.files import load_weights, read_model_file, write_model
 from cavis.checkpoints.hub import find_model, load_model
 from cavis.data.synthetic import TwinsConfig, synthesize
+from cavis.data.ytvis_json import open_ytvis
 from cavis.model import build_model
 from cavis.presets import get_preset
-from cavis.training.own_data import categories_of, own_preset, write_joined, write_start
+from cavis.training.own_data import HELD_OUT, keep_held_out, open_own, own_preset, write_joined, write_start
 
 NAMES = ("Giant Cat", "dog", "kite", "CAT")
 HEAD = "tracker.heads.class_head"
@@ -76,9 +78,9 @@ def test_data_sets_of_different_categories_are_refused(tmp_path):
     text = (tmp_path / "a" / "annotations.json").read_text()
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "annotations.json").write_text(text.replace('"airplane"', '"glider"'))
-    assert categories_of([str(tmp_path / "a")]) == TWINS
+    assert open_own([str(tmp_path / "a")], None, seed=0).names == TWINS
     with pytest.raises(ValueError, match=r"expected the categories of .*a in .*b, got glider, bear"):
-        categories_of([str(tmp_path / "a"), str(tmp_path / "b")])
+        open_own([str(tmp_path / "a"), str(tmp_path / "b")], None, seed=0)
 
 
 def test_a_panoptic_model_is_refused():
@@ -92,3 +94,52 @@ def test_schedules_are_short_and_clips_come_at_the_size_the_model_runs_at():
     for stage in (preset.segmenter, preset.tracker):
         assert (stage.steps, stage.decay_at, stage.warmup) == (40, (32,), 4)
         assert stage.augmentation.short_sides == (preset.inference.short_side,)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips") / "mine"
+    synthesize(folder, clips=10, seed=0, config=TwinsConfig(frames=2, height=64, width=96))
+    return folder
+
+
+def test_a_tenth_is_held_out_unless_the_data_set_has_splits_or_a_share_is_asked_for(clips, tmp_path):
+    def held_out(path, share=None):
+        return [len(part) for part in open_own([str(path)], share, seed=0).held_out]
+
+    assert held_out(clips) == [1]
+    assert held_out(clips, 0.4) == [4]
+    assert held_out(clips, 0.0) == []
+    for split in ("train", "valid"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "JPEGImages").symlink_to(clips / "JPEGImages")
+        (tmp_path / f"{split}.json").write_bytes((clips / "annotations.json").read_bytes())
+    assert held_out(tmp_path) == []
+    own = open_own([str(tmp_path)], None, seed=0)
+    assert own.measuring([str(tmp_path)], tmp_path / HELD_OUT) == [f"{tmp_path} --split valid"]
+    assert len(own.training[0]) == 10
+    with pytest.raises(ValueError, match=r"expected a share that holds out a video, got 0.01 of the 10 in"):
+        held_out(clips, 0.01)
+
+
+def test_nothing_that_is_held_out_is_learned_from(clips, tmp_path):
+    own = open_own([str(clips)], 0.4, seed=0)
+    keep_held_out(own, tmp_path / HELD_OUT, begun=False)
+    kept = open_ytvis(tmp_path / HELD_OUT)
+    pictures = [kept.frames(index, [t]) for index in range(len(kept)) for t in range(2)]
+    source = own.source()
+    drawn = [source.draw(np.random.default_rng(seed), lambda length, rng: [0]).frames[0] for seed in range(40)]
+    assert len({tuple(frame.flatten()[::97].tolist()) for frame in drawn}) == 6
+    for frame in drawn:
+        assert not any(np.array_equal(frame.permute(1, 2, 0).numpy(), picture[0]) for picture in pictures)
+
+
+def test_a_run_that_goes_on_must_hold_out_the_same(clips, tmp_path):
+    path = tmp_path / HELD_OUT
+    keep_held_out(open_own([str(clips)], 0.2, seed=0), path, begun=False)
+    before = path.read_bytes()
+    keep_held_out(open_own([str(clips)], 0.2, seed=0), path, begun=True)
+    for share, seed in ((0.2, 1), (0.3, 0), (0.0, 0)):
+        with pytest.raises(ValueError, match="expected the --data, --seed and --hold-out that the run began with"):
+            keep_held_out(open_own([str(clips)], share, seed=seed), path, begun=True)
+    assert path.read_bytes() == before

@@ -15,7 +15,7 @@ from cavis.data.loaders import StepBatches
 from cavis.data.synthetic import TwinsConfig, synthesize
 from cavis.losses.criterion import SegmenterCriterion
 from cavis.presets import lite, tiny
-from cavis.training.start import clip_source, mixed_source
+from cavis.training.start import clip_source, mixed
 
 SIDE = 24
 
@@ -59,7 +59,7 @@ def test_videos_and_pictures_of_the_presets_categories_are_clips_alike(clips, tm
 
 
 def test_several_sources_are_drawn_from_equally(clips, tmp_path):
-    source = mixed_source([clips, album(tmp_path / "album", TWINS)], tiny())
+    source = mixed([clip_source(one, tiny()) for one in (clips, album(tmp_path / "album", TWINS))])
     still = sum(draw(source, 2, seed).still for seed in range(200))
     assert 70 < still < 130
 
@@ -87,16 +87,21 @@ def test_lite_learns_pictures_of_coco_and_the_twins_world_under_its_own_names(tm
         same = {"motorbike": "motorcycle"} | {name: name for name in ("person", "cat", "car")}
         assert [LITE[k] for k in renamed.labels] == [same.get(TWINS[k], "object") for k in plain.labels]
         assert renamed.masks.equal(plain.masks)
-    batch = StepBatches(mixed_source([pictures, "twins"], preset), preset.segmenter, seed=0, num_classes=len(LITE))[0]
+    batch = StepBatches(
+        mixed([clip_source(one, preset) for one in (pictures, "twins")]),
+        preset.segmenter,
+        seed=0,
+        num_classes=len(LITE),
+    )[0]
     assert batch.frames.shape[:2] == (4, 2)
 
 
 def test_sources_are_drawn_from_in_proportion_to_their_shares(clips, tmp_path):
     data = [clips, album(tmp_path / "album", TWINS)]
-    source = mixed_source(data, tiny(), shares=(3, 1))
+    source = mixed([clip_source(one, tiny()) for one in data], (3, 1))
     assert 30 < sum(draw(source, 2, seed).still for seed in range(200)) < 70
     with pytest.raises(ValueError, match="expected one weight for each of the sources, got 1 for 2"):
-        mixed_source(data, tiny(), shares=(1,))
+        mixed([clip_source(one, tiny()) for one in data], (1,))
 
 
 def test_other_categories_are_refused_by_name(tmp_path):
