@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cavis.checkpoints.hub import load_model
+    from cavis.checkpoints.hub import bundled_models, load_model
     from cavis.inference.offline import OfflinePredictor
     from cavis.inference.online import OnlinePredictor
     from cavis.presets import get_preset
@@ -21,6 +21,7 @@ __all__ = [
     "Rle",
     "Track",
     "VideoResult",
+    "bundled_models",
     "get_preset",
     "load_model",
     "open_video",
@@ -32,6 +33,7 @@ _HOMES = {
     "Rle": "cavis.records",
     "Track": "cavis.records",
     "VideoResult": "cavis.records",
+    "bundled_models": "cavis.checkpoints.hub",
     "get_preset": "cavis.presets",
     "load_model": "cavis.checkpoints.hub",
     "open_video": "cavis.video",

@@ -13,7 +13,7 @@ _HOMES = {
     "EmbeddingMap": "widgets.embedding_map",
     "TrackPlayer": "widgets.track_player",
 }
-__all__ = ["AssociationMatrix", "EmbeddingMap", "TrackPlayer"]  # noqa: F822 - imported by __getattr__
+__all__ = ["AssociationMatrix", "EmbeddingMap", "TrackPlayer"]
 
 
 def __getattr__(name: str) -> Any:

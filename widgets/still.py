@@ -69,7 +69,8 @@ def shape_at(mark: Mark, x: float, y: float, radius: float = 4.0, opacity: float
 
 def label(x: float, y: float, text: str, size: int = 12, anchor: str = "start", colour: str = INK) -> str:
     """A line of text as SVG."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" {FONT} font-size="{size}" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'
+    place = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{colour}"'
+    return f"<text {place} {FONT}>{escape(text)}</text>"
 
 
 def image(pixels: np.ndarray, x: float, y: float, width: float, height: float) -> str:

@@ -15,6 +15,7 @@ FACADE = {
     "Rle",
     "Track",
     "VideoResult",
+    "bundled_models",
     "get_preset",
     "load_model",
     "open_video",
