@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cavis.checkpoints.hub import bundled_models, load_model
+    from cavis.inference.clip_files import write_film
+    from cavis.inference.export import write_results, write_tracks
     from cavis.inference.offline import OfflinePredictor
     from cavis.inference.online import OnlinePredictor
     from cavis.presets import get_preset
@@ -25,6 +27,9 @@ __all__ = [
     "get_preset",
     "load_model",
     "open_video",
+    "write_film",
+    "write_results",
+    "write_tracks",
 ]
 
 _HOMES = {
@@ -37,6 +42,9 @@ _HOMES = {
     "get_preset": "cavis.presets",
     "load_model": "cavis.checkpoints.hub",
     "open_video": "cavis.video",
+    "write_film": "cavis.inference.clip_files",
+    "write_results": "cavis.inference.export",
+    "write_tracks": "cavis.inference.export",
 }
 
 

@@ -163,16 +163,22 @@ class _Masks:
 
     def labels(self, t: int, size: tuple[int, ...]) -> np.ndarray:
         """Which track each pixel belongs to, uint8 [H, W]: 0 none, n the n-th."""
+        labels = np.zeros(size, np.uint8)
         if self._maps is not None:
+            _check_size(self._maps[t].shape, size)
             labels = self._maps[t].astype(np.uint8)
-        else:
-            labels = np.zeros(size, np.uint8)
-            for n, track in reversed(list(enumerate(self._tracks or ()))):
-                if track[t] is not None and track[t].height * track[t].width == labels.size:
-                    labels[runs.decode(track[t])] = n + 1
-        if labels.shape != tuple(size):
-            raise ValueError(f"expected masks of {size[0]} x {size[1]} pixels as the frames, got {labels.shape}")
+        for n, track in reversed(list(enumerate(self._tracks or ()))):
+            if track[t] is not None:
+                _check_size((track[t].height, track[t].width), size)
+                labels[runs.decode(track[t])] = n + 1
         return labels
+
+
+def _check_size(got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if tuple(got) != tuple(expected):
+        raise ValueError(
+            f"expected masks of {expected[0]} x {expected[1]} pixels as the frames, got {got[0]} x {got[1]}"
+        )
 
 
 def _overlaid(pixels: np.ndarray, labels: np.ndarray, colours: np.ndarray) -> np.ndarray:

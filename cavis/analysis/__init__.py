@@ -17,6 +17,7 @@ from cavis.analysis.collect import (
     vectors,
     write_table,
 )
+from cavis.analysis.exports import to_fiftyone, to_projector
 from cavis.analysis.footage import Footage, Truth, of_dataset, open_footage, twins
 from cavis.analysis.pictures import crop
 from cavis.analysis.projection import Projection, pca, tsne
@@ -48,6 +49,8 @@ __all__ = [
     "row_numbers",
     "separation",
     "tabulate",
+    "to_fiftyone",
+    "to_projector",
     "tsne",
     "twins",
     "vectors",

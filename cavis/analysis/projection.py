@@ -58,7 +58,7 @@ def pca(vectors: Float[np.ndarray, "N D"], *, layer: str = "", metric: Metric = 
     """The two directions of greatest variance; for the cosine metric, of vectors brought to length 1."""
     values = _checked(vectors, metric, least=2)
     model = PCA(n_components=2, svd_solver="full")
-    with threadpool_limits(1):
+    with threadpool_limits(1), np.errstate(invalid="ignore"):  # rows that are all alike have no variance to share
         points = model.fit_transform(values)
     first, second = (float(share) for share in np.nan_to_num(model.explained_variance_ratio_))
     return Projection(points.astype(np.float32), "pca", layer, metric, explained=(first, second))
@@ -81,10 +81,18 @@ def tsne(
     if not perplexity >= _SMALLEST_PERPLEXITY:
         raise ValueError(f"expected a perplexity of at least {_SMALLEST_PERPLEXITY:g}, got {perplexity}")
     used = float(min(perplexity, (len(values) - 1) / 3))
-    model = TSNE(n_components=2, perplexity=used, init="pca", metric=metric, random_state=seed, n_jobs=1)
     with threadpool_limits(1):
+        start = _start(values, seed)
+        model = TSNE(n_components=2, perplexity=used, init=start, metric=metric, random_state=seed, n_jobs=1)
         points = model.fit_transform(values)
     return Projection(points.astype(np.float32), "tsne", layer, metric, seed, used)
+
+
+def _start(values: Float[np.ndarray, "N D"], seed: int) -> Float[np.ndarray, "N 2"]:
+    """Where t-SNE starts from: a small PCA, with a grain of chance, without which rows that are all alike crash it."""
+    points = PCA(n_components=2, svd_solver="full").fit_transform(values)
+    grain = np.random.default_rng(seed).normal(size=points.shape)
+    return (1e-4 * (points / max(float(points[:, 0].std()), 1e-12) + 1e-3 * grain)).astype(np.float32)
 
 
 def _checked(vectors: Float[np.ndarray, "N D"], metric: str, least: int) -> Float[np.ndarray, "N D"]:

@@ -78,7 +78,7 @@ def one_frame(*masks: np.ndarray) -> VideoResult:
 
 def test_a_row_shows_the_object_that_it_overlaps_most_by_half_or_more():
     truths = (disc(20, 20), disc(20, 45))
-    found = (disc(21, 22), disc(20, 40), disc(40, 8), disc(20, 26))
+    found = (disc(21, 22), disc(20, 43), disc(40, 8), disc(20, 26))
     truth = Truth((7, 8), ("cat", "dog"), np.stack(truths))
     table = tabulate(one_frame(*found), Footage("a", lambda: None, lambda t: truth))
     expected = coco.iou(

@@ -19,6 +19,9 @@ FACADE = {
     "get_preset",
     "load_model",
     "open_video",
+    "write_film",
+    "write_results",
+    "write_tracks",
     "__version__",
 }
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
