@@ -90,8 +90,8 @@ print(f"core embeddings {best.core.shape}, context-aware embeddings {best.contex
 # %% [markdown]
 # ## 4 · Keep
 #
-# A film with the tracks drawn in, a results list in the form of YouTube-VIS, a table, and the picture above. The command
-# line does the same: `cavis track clip.mp4 --out folder`.
+# A film with the tracks drawn in, a results list in the form of YouTube-VIS, a table, and the picture above, which needs
+# no kernel. The command line does the same: `cavis track clip.mp4 --out folder`.
 
 # %%
 folder = Path("runs/01_track_a_clip")
@@ -102,6 +102,7 @@ write_tracks(folder / "tracks.csv", sure)
 player.save(folder / "player.svg")
 for file in sorted(folder.iterdir()):
     print(f"{file}  {file.stat().st_size / 1000:.0f} kB")
+player.still()
 
 # %% [markdown]
 # ## 5 · Live, in six lines

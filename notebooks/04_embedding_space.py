@@ -104,11 +104,14 @@ def draw(layer, perplexity=15, seed=0, metric="cosine"):
 
 
 # %%
+made = f"{table.attrs['model']} · twins, seed {SEED} · torch {table.attrs['versions']['torch']}"
 TITLES = {"core": "Core embeddings", "context_embedding": "Context-aware embeddings"}
 looks = {"names": names, "rows": here.index, "crops": picture_of, "describe": text_of}
 drawn = {layer: draw(layer) for layer in TITLES}
 maps = {
-    layer: EmbeddingMap(drawn[layer].points, here["identity"], title=title, note=drawn[layer].caption, **looks)
+    layer: EmbeddingMap(
+        drawn[layer].points, here["identity"], title=title, note=f"{drawn[layer].caption} · {made}", **looks
+    )
     for layer, title in TITLES.items()
 }
 
@@ -122,6 +125,7 @@ player = TrackPlayer(
     groups=owners,
     rows=row_numbers(table, clip.name, tracks, len(frames)),
     title="The clip and its tracks",
+    note=made,
 )
 for view in (maps["context_embedding"], player):
     ipw.link((maps["core"], "selection"), (view, "selection"))
@@ -138,7 +142,7 @@ metric = ipw.Dropdown(options=["cosine", "euclidean"], description="metric")
 def redraw(_):
     for layer, view in maps.items():
         new = draw(layer, perplexity.value, seed.value, metric.value)
-        view.points, view.note = new.points, new.caption
+        view.points, view.note = new.points, f"{new.caption} · {made}"
 
 
 for control in (perplexity, seed, metric):
@@ -220,8 +224,8 @@ pd.DataFrame(rows, columns=["twins", "embedding", "silhouette (lookalikes)", "pu
 # pairs. Move the frames so far apart that twins have crossed in between. Click a cell to see both in the player.
 
 # %%
-first = ipw.IntSlider(4, 0, len(frames) - 1, description="first frame", continuous_update=False)
-second = ipw.IntSlider(16, 0, len(frames) - 1, description="second frame", continuous_update=False)
+first = ipw.IntSlider(4, 0, len(frames) - 1, description="first", continuous_update=False)
+second = ipw.IntSlider(16, 0, len(frames) - 1, description="second", continuous_update=False)
 layer = ipw.Dropdown(options=LAYERS, value="context_aware", description="embedding")
 
 
@@ -233,7 +237,7 @@ def compare(_=None):
     two = associate(table, clip.name, first.value, second.value, layer.value)
     words = (face_to_face(two.rows), face_to_face(two.columns))
     matrix.show(two.similarity, two.pairs, names=words, rows=(two.rows, two.columns))
-    matrix.title = f"Frame {first.value} (rows) and frame {second.value} (columns)"
+    matrix.title, matrix.note = f"Frame {first.value} (rows), frame {second.value} (columns)", f"{layer.value} · {made}"
 
 
 matrix = AssociationMatrix([[0.0]])
@@ -246,14 +250,15 @@ ipw.VBox([ipw.HBox([first, second, layer]), matrix])
 # %% [markdown]
 # ## 6 · Keep the figure
 #
-# A saved map says how it was made: embedding, metric, perplexity, seed and versions stand in the picture.
+# A saved picture says how it was made: embedding, metric, perplexity, seed and versions stand in it. These need no kernel,
+# so they can also be read where the notebook is only looked at.
 
 # %%
 folder = Path("runs/04_embedding_space")
 folder.mkdir(parents=True, exist_ok=True)
-for layer_name, view in maps.items():
-    print(view.save(folder / f"{clip.name.replace(' ', '_')}_{layer_name}.svg"))
-maps["context_embedding"].still()
+for what, view in {**maps, "player": player, "matrix": matrix}.items():
+    print(view.save(folder / f"{what}.svg"))
+    display(view.still())
 
 # %% [markdown]
 # ## 7 · What the paper claims, what we measured, what differs

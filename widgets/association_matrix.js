@@ -44,7 +44,7 @@ function render({ model, el }) {
         const cell = row.insertCell();
         cell.textContent = value.toFixed(2);
         cell.style.background = `rgb(${colour.join(" ")})`;
-        cell.style.color = share > 0.55 ? "#fff" : "#1f2328";
+        cell.style.color = share > 0.65 ? "#fff" : "#1f2328";
         cell.tabIndex = cells.length ? -1 : 0;
         cell.dataset.at = `${i},${j}`;
         const matched = pairs.has(`${i},${j}`);

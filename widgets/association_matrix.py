@@ -93,7 +93,7 @@ class AssociationMatrix(View):
                 place = f'x="{_NAMES + _CELL * j + 1}" y="{38 + _CELL * i}" width="{_CELL - 2}" height="{_CELL - 4}"'
                 frame = f'stroke="{INK}" stroke-width="2.5"' if (i, j) in marked else ""
                 parts.append(f'<rect {place} rx="3" fill="rgb({red},{green},{blue})" {frame}/>')
-                ink = "#ffffff" if share > 0.55 else INK
+                ink = "#ffffff" if share > 0.65 else INK
                 x, y = _NAMES + _CELL * (j + 0.5), 57 + _CELL * i
                 parts.append(label(x, y, f"{values[i, j]:.2f}", 10, "middle", ink))
         if not values.size:
