@@ -21,6 +21,7 @@
 # number that it keeps from its first frame to its last. Here you do it to one clip, look at the result, and keep it.
 
 # %%
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -94,7 +95,7 @@ print(f"core embeddings {best.core.shape}, context-aware embeddings {best.contex
 # no kernel. The command line does the same: `cavis track clip.mp4 --out folder`.
 
 # %%
-folder = Path("runs/01_track_a_clip")
+folder = Path(os.environ.get("CAVIS_RUNS", "runs")) / "01_track_a_clip"
 folder.mkdir(parents=True, exist_ok=True)
 write_film(folder / "tracked.mp4", frames, sure)
 write_results(folder / "results.json", sure, 10)
@@ -133,13 +134,13 @@ with open_video(CLIP) as video:
 #
 # ## Exercises
 #
-# Replace the `...`; each check tells you whether you are right.
+# Replace each `None`; the check tells you whether you are right.
 #
 # **1.** How many tracks does `result` have that score at least 0.5?
 
 # %%
-count = ...
-assert count is ... or count == sum(track.score >= 0.5 for track in result.tracks), "filter with min_score=0.5"
+count = None  # your answer
+assert count is None or count == sum(track.score >= 0.5 for track in result.tracks), "filter with min_score=0.5"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -153,8 +154,8 @@ assert count is ... or count == sum(track.score >= 0.5 for track in result.track
 # **2.** In which frames is the best track visible? Answer with a list of frame numbers.
 
 # %%
-visible = ...
-assert visible is ... or list(visible) == [t for t, mask in enumerate(best.masks) if mask], "a track has `visible`"
+visible = None  # your answer
+assert visible is None or list(visible) == [t for t, mask in enumerate(best.masks) if mask], "a track has `visible`"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -169,9 +170,9 @@ assert visible is ... or list(visible) == [t for t, mask in enumerate(best.masks
 # says in `again`. Is it the same as for a new predictor?
 
 # %%
-again = ...
+again = None  # your answer
 fresh = OnlinePredictor(model).step(frames[0])
-assert again is ... or [t.boxes.tolist() for t in again.tracks] == [t.boxes.tolist() for t in fresh.tracks], "reset first"
+assert again is None or [t.boxes.tolist() for t in again.tracks] == [t.boxes.tolist() for t in fresh.tracks], "reset first"
 
 # %% [markdown]
 # <details><summary>Solution</summary>

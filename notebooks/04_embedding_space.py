@@ -33,6 +33,7 @@
 # own companion, so the surroundings do tell who is who.
 
 # %%
+import os
 from pathlib import Path
 
 import ipywidgets as ipw
@@ -254,7 +255,7 @@ ipw.VBox([ipw.HBox([first, second, layer]), matrix])
 # so they can also be read where the notebook is only looked at.
 
 # %%
-folder = Path("runs/04_embedding_space")
+folder = Path(os.environ.get("CAVIS_RUNS", "runs")) / "04_embedding_space"
 folder.mkdir(parents=True, exist_ok=True)
 for what, view in {**maps, "player": player, "matrix": matrix}.items():
     print(view.save(folder / f"{what}.svg"))
@@ -274,15 +275,15 @@ for what, view in {**maps, "player": player, "matrix": matrix}.items():
 #
 # ## Exercises
 #
-# Replace the `...`; each check tells you whether you are right.
+# Replace each `None`; the check tells you whether you are right.
 #
 # **1.** With all objects compared, which of the three embeddings of `tiny` has the highest silhouette? Answer with its
 # name.
 
 # %%
-best = ...
+best = None  # your answer
 silhouettes = {one: measured["tiny", "all objects", one].silhouette.value for one in LAYERS}
-assert best is ... or best == max(silhouettes, key=silhouettes.get), "compare the values in the first table"
+assert best is None or best == max(silhouettes, key=silhouettes.get), "compare the values in the first table"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -297,9 +298,9 @@ assert best is ... or best == max(silhouettes, key=silhouettes.get), "compare th
 # objects* when neighbours within 8 frames do not count. What happens, and why?
 
 # %%
-far = ...
+far = None  # your answer
 near = measured["tiny", "all objects", "core"]
-assert far is ... or far.purity.value < near.purity.value, "use the parameter gap of separation"
+assert far is None or far.purity.value < near.purity.value, "use the parameter gap of separation"
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -317,8 +318,8 @@ assert far is ... or far.purity.value < near.purity.value, "use the parameter ga
 # used.
 
 # %%
-used = ...
-assert used is ... or abs(used - (len(here) - 1) / 3) < 1e-6, "a Projection knows its perplexity"
+used = None  # your answer
+assert used is None or abs(used - (len(here) - 1) / 3) < 1e-6, "a Projection knows its perplexity"
 
 # %% [markdown]
 # <details><summary>Solution</summary>

@@ -7,6 +7,7 @@ export default { render };
 
 function render({ model, el }) {
   const root = element("div", "cavis-view cavis-matrix");
+  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab: the keys are the table's
   const title = element("div", "cavis-title");
   const scroll = element("div", "cavis-scroll");
   const status = element("div", "cavis-hint");

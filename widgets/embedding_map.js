@@ -29,39 +29,33 @@ function render({ model, el }) {
     data.rows.forEach((row, i) => data.at.set(row, i));
     crops.clear();
     view.empty.hidden = data.rows.length > 0;
-    choose();
     legend();
+    choose();
   }
 
   function choose() {
     const rows = model.get("selection");
     state.chosen = new Uint8Array(data.rows.length);
     state.count = 0;
+    const entries = model.get("_legend");
+    const own = entries.map(() => 0);
     for (const row of rows) {
       const i = data.at.get(row);
       if (i !== undefined && !state.chosen[i]) {
         state.chosen[i] = 1;
         state.count += 1;
+        own[data.place[i]] += 1;
       }
     }
     const all = data.rows.length;
     const some = rows.length ? `${grouped(state.count)} of ${grouped(all)} selected` : `${grouped(all)} points`;
     view.status.textContent = some;
-    for (const button of view.legend.children) {
-      button.setAttribute("aria-pressed", String(state.count > 0 && whole(Number(button.dataset.place))));
-    }
+    // A group's button is pressed when the selection is that group and nothing else.
+    [...view.legend.children].forEach((button, place) => {
+      const whole = state.count > 0 && own[place] === state.count && own[place] === entries[place]?.count;
+      button.setAttribute("aria-pressed", String(whole));
+    });
     ask();
-  }
-
-  function whole(place) {
-    let own = 0;
-    for (let i = 0; i < data.rows.length; i++) {
-      if (data.place[i] === place) {
-        if (!state.chosen[i]) return false;
-        own += 1;
-      }
-    }
-    return own === state.count;
   }
 
   function select(points, add) {
@@ -76,7 +70,6 @@ function render({ model, el }) {
       ...model.get("_legend").map((entry, place) => {
         const button = element("button", "");
         button.type = "button";
-        button.dataset.place = place;
         button.setAttribute("aria-pressed", "false");
         button.title = `Select ${entry.name}`;
         button.append(swatch(entry), element("span", "", entry.name), element("small", "", grouped(entry.count)));
@@ -450,6 +443,7 @@ function build(el) {
   view.canvas = element("canvas", "cavis-plot");
   view.canvas.tabIndex = 0;
   view.canvas.setAttribute("role", "application");
+  view.canvas.dataset.lmSuppressShortcuts = "true"; // JupyterLab: the keys are the map's
   view.card = element("div", "cavis-card");
   view.empty = element("div", "cavis-empty", "No points.");
   stage.append(view.canvas, view.card, view.empty);

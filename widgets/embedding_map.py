@@ -11,6 +11,7 @@ from widgets.still import LINE, Still, image, label, shape_at
 from widgets.view import HERE, View, picture, whole_numbers
 
 MOST_POINTS = 100_000
+MOST_GROUPS = 200
 _DRAWN_ONE_BY_ONE = 4000
 _WIDTH, _HEIGHT, _LEGEND, _MARGIN = 420, 340, 22, 18
 _LARGEST_CROP = 160
@@ -54,8 +55,10 @@ class EmbeddingMap(View):
         count = len(values)
         self._groups = np.full(count, -1) if groups is None else whole_numbers(groups, count, "groups")
         self._numbers = np.arange(count) if rows is None else whole_numbers(rows, count, "rows")
-        if count and len(np.unique(self._numbers)) < count:
-            raise ValueError("expected a row of its own for every point, got one twice")
+        if count and (
+            len(np.unique(self._numbers)) < count or not 0 <= self._numbers.min() <= self._numbers.max() < 2**31
+        ):
+            raise ValueError("expected a row number of its own for every point, from 0 on, got another or one twice")
         self._crops, self._describe = crops, describe
         super().__init__(_has_crops=crops is not None or describe is not None, **traits)
         self._rows = self._numbers.astype("<i4").tobytes()
@@ -125,6 +128,8 @@ def _legend(groups: np.ndarray, names: Mapping[int, str]) -> tuple[list[dict[str
     """An entry for each group that occurs, and the place of each point's entry."""
     present, places, counts = np.unique(groups, return_inverse=True, return_counts=True)
     present = present.tolist()
+    if len(present) > MOST_GROUPS:
+        raise ValueError(f"expected at most {MOST_GROUPS} groups, got {len(present):,}")
     entries = [
         {"group": group, "name": names.get(group, "unknown" if group < 0 else f"group {group}"), "count": int(count)}
         for group, count in zip(present, counts, strict=True)

@@ -290,6 +290,7 @@ function render({ model, el }) {
 
 function build(el) {
   const root = element("div", "cavis-view cavis-player");
+  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab: the keys are the player's
   const view = { root };
   view.title = element("div", "cavis-title");
   const stage = element("div", "cavis-stage");

@@ -121,12 +121,17 @@ def test_hostile_points_are_answered_with_one_sentence(points):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"groups": [0]}, {"groups": np.zeros(3)}, {"rows": [1, 1, 2]}, {"rows": [0.5, 1, 2]}],
-    ids=["few groups", "groups not whole", "a row twice", "rows not whole"],
+    [{"groups": [0]}, {"groups": np.zeros(3)}, {"rows": [1, 1, 2]}, {"rows": [0.5, 1, 2]}, {"rows": [-1, 0, 1]}],
+    ids=["few groups", "groups not whole", "a row twice", "rows not whole", "rows below 0"],
 )
 def test_hostile_settings_are_answered_with_one_sentence(settings):
     with pytest.raises(ValueError, match=r"^expected "):
         EmbeddingMap(np.zeros((3, 2)), **settings)
+
+
+def test_more_groups_than_a_legend_can_hold_are_refused():
+    with pytest.raises(ValueError, match="at most 200 groups, got 1,000"):
+        EmbeddingMap(np.zeros((1000, 2)), np.arange(1000))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5000, 100_000])
