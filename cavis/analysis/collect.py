@@ -9,6 +9,7 @@ number is the table's index. ``table.attrs`` says how it came about: model, seed
 
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -56,11 +57,17 @@ def collect(
 ) -> pd.DataFrame:
     """Track every clip and tabulate the embeddings of the tracks that score at least ``min_score``.
 
-    ``seed`` is noted, nothing else: what the clips were drawn with. ``watch`` gives each clip its watcher.
+    ``seed`` is noted, nothing else: what the clips were drawn with. ``watch`` gives each clip its watcher. A ValueError
+    for two clips of one name.
     """
+    footage = list(clips)
+    if len({clip.name for clip in footage}) < len(footage):
+        names = sorted(clip.name for clip in footage)
+        twice = next(name for name, following in pairwise(names) if name == following)
+        raise ValueError(f"expected clips of different names, got {twice!r} twice")
     predictor = predictor_for(ready)
     tables = []
-    for clip in clips:
+    for clip in footage:
         with clip.open() as source:
             result = predictor.run(source, watch=watch(clip) if watch else None)
         tables.append(tabulate(result.filter(min_score), clip))

@@ -1,5 +1,6 @@
 """``cavis embed``: the embeddings of every track in every frame, as a table."""
 
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,12 +43,13 @@ def embed(
     footage = [one for name in clips for one in _open(name, number, seed, companions)]
     ready = load(model, device)
     with progress_bar() as bar:
-        task = bar.add_task("embed", total=len(footage))
+        task, begun = bar.add_task("embed", total=len(footage)), count()
 
         def watch(clip: "Footage") -> None:
-            bar.update(task, advance=1, description=clip.name[-20:])
+            bar.update(task, completed=next(begun), description=clip.name[-20:])
 
         table = collect(ready, footage, min_score=min_score, seed=seed if TWINS in clips else None, watch=watch)
+        bar.update(task, completed=len(footage))
     write_table(out, table)
     known = int((table["identity"] >= 0).sum())
     typer.echo(f"{len(table)} rows of {len(footage)} clips, {known} of known identity -> {out}")

@@ -142,3 +142,8 @@ def test_footage_is_opened_once_and_closed_again(ready):
 
     collect(ready, [Footage("black", open_it)])
     assert opened == ["opened", "closed"]
+
+
+def test_clips_of_one_name_are_refused_before_any_work(ready, squares):
+    with pytest.raises(ValueError, match="expected clips of different names, got 'squares 1' twice"):
+        collect(ready, [squares(0), squares(1), squares(1)])

