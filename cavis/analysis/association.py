@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
-from sklearn.preprocessing import normalize
 
-from cavis.analysis.collect import Layer, vectors
+from cavis.analysis.collect import Layer, column, rows_where, unit_length, vectors
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,12 @@ def associate(table: pd.DataFrame, clip: str, first: int, second: int, layer: La
 
     A ValueError where a frame has no row.
     """
-    parts = [table[(table["clip"] == clip) & (table["frame"] == frame)] for frame in (first, second)]
+    inside = column(table, "clip") == clip
+    parts = [rows_where(table, inside & (column(table, "frame") == frame)) for frame in (first, second)]
     for frame, part in zip((first, second), parts, strict=True):
         if part.empty:
             raise ValueError(f"expected a frame of {clip!r} in which a track is visible, got {frame}")
-    left, right = (normalize(vectors(part, layer)) for part in parts)
+    left, right = (unit_length(vectors(part, layer)) for part in parts)
     similarity = left @ right.T
     pairs = np.stack(linear_sum_assignment(-similarity), axis=1)
-    return Association(similarity, pairs, parts[0].index.to_numpy(), parts[1].index.to_numpy())
+    return Association(similarity, pairs, *(np.asarray(part.index) for part in parts))

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from cavis import rle
 from cavis.analysis.footage import Footage, Truth
@@ -72,7 +72,7 @@ def collect(
             result = predictor.run(source, watch=watch(clip) if watch else None)
         tables.append(tabulate(result.filter(min_score), clip))
     table = pd.concat(tables, ignore_index=True) if tables else _frame([])
-    table.attrs = provenance(ready, min_score=min_score, seed=seed)
+    table.attrs.update(provenance(ready, min_score=min_score, seed=seed))
     return table
 
 
@@ -80,9 +80,9 @@ def tabulate(result: VideoResult, clip: Footage) -> pd.DataFrame:
     """The rows of one tracked clip, track after track."""
     identities = _identities(result, clip.truth)
     rows = [
-        _row(result, track, t, clip.name, identities[track.id, int(t)])
+        _row(result, track, t, clip.name, identities[track.id, t])
         for track in result.tracks
-        for t in np.flatnonzero(track.visible)
+        for t in np.flatnonzero(track.visible).tolist()
     ]
     return _frame(rows)
 
@@ -106,9 +106,27 @@ def row_numbers(table: pd.DataFrame, clip: str, tracks: Sequence[int], frames: i
     """Which row of the table each track has in each frame of a clip; -1 where it has none."""
     numbers = np.full((len(tracks), frames), -1, dtype=np.int64)
     places = {track: place for place, track in enumerate(tracks)}
-    part = table[(table["clip"] == clip) & table["track"].isin(places)]
-    numbers[part["track"].map(places), part["frame"]] = part.index
+    part = rows_where(table, column(table, "clip") == clip)
+    for number, track, frame in zip(part.index, column(part, "track"), column(part, "frame"), strict=True):
+        if track in places:
+            numbers[places[track], frame] = number
     return numbers
+
+
+def column(table: pd.DataFrame, name: str) -> Shaped[np.ndarray, "N"]:
+    """One column as an array."""
+    return np.asarray(table[name])
+
+
+def rows_where(table: pd.DataFrame, keep: Bool[np.ndarray, "N"]) -> pd.DataFrame:
+    """Some of the rows; they keep their numbers."""
+    return table.take(np.flatnonzero(keep))
+
+
+def unit_length(values: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+    """Vectors brought to length 1, so that products are cosines; zeros stay zeros."""
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    return values / np.where(lengths > 0, lengths, 1)
 
 
 def provenance(ready: ReadyModel, **more: Any) -> dict[str, Any]:

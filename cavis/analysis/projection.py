@@ -5,14 +5,15 @@ A map is a picture, not a measurement: see :mod:`cavis.analysis.separation` for 
 
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
-from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
+
+from cavis.analysis.collect import unit_length
 
 Metric = Literal["cosine", "euclidean"]
 _SMALLEST_PERPLEXITY = 1.0
@@ -82,7 +83,7 @@ def tsne(
         raise ValueError(f"expected a perplexity of at least {_SMALLEST_PERPLEXITY:g}, got {perplexity}")
     used = float(min(perplexity, (len(values) - 1) / 3))
     with threadpool_limits(1):
-        start = _start(values, seed)
+        start: Any = _start(values, seed)  # its type is said to be text
         model = TSNE(n_components=2, perplexity=used, init=start, metric=metric, random_state=seed, n_jobs=1)
         points = model.fit_transform(values)
     return Projection(points.astype(np.float32), "tsne", layer, metric, seed, used)
@@ -90,7 +91,8 @@ def tsne(
 
 def _start(values: Float[np.ndarray, "N D"], seed: int) -> Float[np.ndarray, "N 2"]:
     """Where t-SNE starts from: a small PCA, with a grain of chance, without which rows that are all alike crash it."""
-    points = PCA(n_components=2, svd_solver="full").fit_transform(values)
+    with np.errstate(invalid="ignore"):  # no variance to share, as in pca
+        points = PCA(n_components=2, svd_solver="full").fit_transform(values)
     grain = np.random.default_rng(seed).normal(size=points.shape)
     return (1e-4 * (points / max(float(points[:, 0].std()), 1e-12) + 1e-3 * grain)).astype(np.float32)
 
@@ -103,7 +105,7 @@ def _checked(vectors: Float[np.ndarray, "N D"], metric: str, least: int) -> Floa
         raise ValueError(f"expected at least {least} vectors of 2 or more numbers, got an array of {vectors.shape}")
     if not np.isfinite(vectors).all():
         raise ValueError(f"expected finite vectors, got {int((~np.isfinite(vectors)).any(1).sum())} that are not")
-    return normalize(vectors) if metric == "cosine" else vectors
+    return unit_length(vectors) if metric == "cosine" else vectors
 
 
 def _centred(points: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 2"]:

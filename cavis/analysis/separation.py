@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 from sklearn.metrics import silhouette_samples
-from sklearn.preprocessing import normalize
 
-from cavis.analysis.collect import NOBODY, Layer, vectors
+from cavis.analysis.collect import NOBODY, Layer, column, rows_where, unit_length, vectors
 
 NEIGHBOURS = 5
 RESAMPLES = 2000
@@ -66,14 +65,15 @@ def separation(
     """
     if k < 1 or gap < 0:
         raise ValueError(f"expected at least 1 neighbour and a gap of at least 0 frames, got {k} and {gap}")
-    clips = tuple(dict.fromkeys(table["clip"]))
+    clips = tuple(dict.fromkeys(column(table, "clip").tolist()))
     scores = np.full((len(clips), 2), np.nan)
     for place, clip in enumerate(clips):
-        known = table[(table["clip"] == clip) & (table["identity"] != NOBODY)]
-        groups = [part for _, part in known.groupby("true_category")] if lookalikes else [known]
-        samples = [_samples(part, layer, k, gap) for part in groups if part["identity"].nunique() > 1]
-        for column, rows in enumerate(zip(*samples, strict=True)):
-            scores[place, column] = _mean(np.concatenate(rows))
+        known = rows_where(table, (column(table, "clip") == clip) & (column(table, "identity") != NOBODY))
+        kinds = column(known, "true_category")
+        groups = [rows_where(known, kinds == kind) for kind in np.unique(kinds)] if lookalikes else [known]
+        samples = [_samples(part, layer, k, gap) for part in groups if len(np.unique(column(part, "identity"))) > 1]
+        for measure, rows in enumerate(zip(*samples, strict=True)):
+            scores[place, measure] = _mean(np.concatenate(rows))
     return Separation(layer, clips, scores[:, 0], scores[:, 1])
 
 
@@ -105,7 +105,7 @@ def nearest(
 
     ``allowed``: which pairs count. Where there are fewer than ``k``, the rest is -1 and NaN.
     """
-    unit = normalize(vectors)
+    unit = unit_length(vectors)
     likeness = unit @ unit.T
     forbidden = np.eye(len(unit), dtype=bool) if allowed is None else ~allowed | np.eye(len(unit), dtype=bool)
     likeness[forbidden] = -np.inf
@@ -135,15 +135,11 @@ def _samples(
     rows: pd.DataFrame, layer: Layer, k: int, gap: int
 ) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
     """Silhouette and purity of each row among some rows of one clip."""
-    values, identities = vectors(rows, layer), rows["identity"].to_numpy()
-    frames = rows["frame"].to_numpy()
+    values, identities, frames = vectors(rows, layer), column(rows, "identity"), column(rows, "frame")
     apart = np.abs(frames[:, None] - frames) > gap if gap else None
-    counts = rows["identity"].nunique()
-    silhouettes = (
-        silhouette_samples(values, identities, metric="cosine").astype(float)
-        if counts < len(rows)
-        else np.full(len(rows), np.nan)
-    )
+    silhouettes = np.full(len(rows), np.nan)
+    if len(np.unique(identities)) < len(rows):
+        silhouettes[:] = silhouette_samples(values, identities, metric="cosine")
     return silhouettes, purity(values, identities, k, apart)
 
 

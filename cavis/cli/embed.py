@@ -51,7 +51,7 @@ def embed(
         table = collect(ready, footage, min_score=min_score, seed=seed if TWINS in clips else None, watch=watch)
         bar.update(task, completed=len(footage))
     write_table(out, table)
-    known = int((table["identity"] >= 0).sum())
+    known = len(table.query("identity >= 0"))
     typer.echo(f"{len(table)} rows of {len(footage)} clips, {known} of known identity -> {out}")
 
 
