@@ -208,11 +208,12 @@ function render({ model, el }) {
         const strong = !chosen.size || chosen.has(n);
         context.globalAlpha = strong ? 0.9 : 0.25;
         context.fillStyle = tracks[n].colour;
-        context.fillRect(t * step, 0.15 * height, step + 0.5, 0.7 * height);
+        const [left, right] = [Math.round(t * step), Math.round((t + 1) * step)];
+        context.fillRect(left, 0.15 * height, right - left, 0.7 * height);
         if (seen.has(`${n}:${t}`)) {
           context.globalAlpha = 1;
           context.fillStyle = ink;
-          context.fillRect(t * step, height - 2 * ratio, step + 0.5, 2 * ratio);
+          context.fillRect(left, height - 2 * ratio, right - left, 2 * ratio);
         }
       }
       context.globalAlpha = 1;
