@@ -7,7 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cavis.checkpoints.hub import load_model
+    from cavis.checkpoints.hub import bundled_models, load_model
+    from cavis.inference.clip_files import write_film
+    from cavis.inference.export import write_results, write_tracks
     from cavis.inference.offline import OfflinePredictor
     from cavis.inference.online import OnlinePredictor
     from cavis.presets import get_preset
@@ -21,9 +23,13 @@ __all__ = [
     "Rle",
     "Track",
     "VideoResult",
+    "bundled_models",
     "get_preset",
     "load_model",
     "open_video",
+    "write_film",
+    "write_results",
+    "write_tracks",
 ]
 
 _HOMES = {
@@ -32,9 +38,13 @@ _HOMES = {
     "Rle": "cavis.records",
     "Track": "cavis.records",
     "VideoResult": "cavis.records",
+    "bundled_models": "cavis.checkpoints.hub",
     "get_preset": "cavis.presets",
     "load_model": "cavis.checkpoints.hub",
     "open_video": "cavis.video",
+    "write_film": "cavis.inference.clip_files",
+    "write_results": "cavis.inference.export",
+    "write_tracks": "cavis.inference.export",
 }
 
 

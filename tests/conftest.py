@@ -1,7 +1,9 @@
 """What all tests share. Nothing of cavis is imported here, so that shape checking can be switched on first."""
 
 import os
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +23,28 @@ def temporary_folder(tmp_path, monkeypatch):
     """Where temporary files of this process go during a test."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return tmp_path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without Chromium the browser tests cannot run; where CI is set that is a failure, not a skip."""
+    if shutil.which("chromium") or os.environ.get("CI") == "true":
+        return
+    skip = pytest.mark.skip(reason="the browser tests need Chromium on the path (apt-get install chromium)")
+    for item in items:
+        if item.get_closest_marker("browser"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """Debian's Chromium, without a window."""
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium")
+    assert path, "the browser tests need Chromium on the path (apt-get install chromium)"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield browser
+        browser.close()

@@ -1,4 +1,4 @@
-"""The command line: ``cavis track | synthesize | data | train | evaluate | zoo | import-weights | info``.
+"""The command line: ``cavis track | embed | synthesize | data | train | evaluate | zoo | import-weights | info``.
 
 Commands assemble, they do not compute. Exit codes: 0 done, 1 failed, 2 the input or the options were wrong,
 130 interrupted.
@@ -9,6 +9,7 @@ import sys
 import typer
 
 from cavis.cli.data import animate, check, data, select, synthesize
+from cavis.cli.embed import embed
 from cavis.cli.evaluate import evaluate
 from cavis.cli.info import info
 from cavis.cli.models import import_weights, zoo, zoo_get
@@ -28,7 +29,7 @@ app = typer.Typer(
 zoo_app = typer.Typer(name="zoo", rich_markup_mode="rich")
 data_app = typer.Typer(name="data", rich_markup_mode="rich", no_args_is_help=True)
 
-for command in (track, synthesize, train, evaluate, import_weights, info):
+for command in (track, embed, synthesize, train, evaluate, import_weights, info):
     app.command()(command)
 zoo_app.callback(invoke_without_command=True)(zoo)
 zoo_app.command("get")(zoo_get)

@@ -15,9 +15,13 @@ FACADE = {
     "Rle",
     "Track",
     "VideoResult",
+    "bundled_models",
     "get_preset",
     "load_model",
     "open_video",
+    "write_film",
+    "write_results",
+    "write_tracks",
     "__version__",
 }
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef

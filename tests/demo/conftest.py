@@ -1,7 +1,6 @@
 """A page with the smallest model, clips to send to it, and a browser to look at it."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -29,16 +28,6 @@ from cavis.video import VideoWriter, probe
 
 ROOT = Path(__file__).parents[2]
 FRAMES, HEIGHT, WIDTH, FPS = 20, 64, 96, 10
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without Chromium the browser tests cannot run; where CI is set that is a failure, not a skip."""
-    if shutil.which("chromium") or os.environ.get("CI") == "true":
-        return
-    skip = pytest.mark.skip(reason="the browser tests need Chromium on the path (apt-get install chromium)")
-    for item in items:
-        if item.get_closest_marker("browser"):
-            item.add_marker(skip)
 
 
 def write_clip(path: Path, frames: int = FRAMES, height: int = HEIGHT, width: int = WIDTH, fps: float = FPS) -> Path:

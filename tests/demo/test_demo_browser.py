@@ -1,12 +1,11 @@
 """What a visitor does, in a real browser."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from cavis.data.synthetic import TwinsClip, TwinsConfig
 from cavis.video import VideoWriter
@@ -14,18 +13,6 @@ from cavis.video import VideoWriter
 pytestmark = pytest.mark.browser
 PATIENCE = 60_000
 """Milliseconds; a loaded machine needs them, an idle one does not."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium")
-    assert path, "the browser tests need Chromium on the path (apt-get install chromium)"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

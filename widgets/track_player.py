@@ -1,0 +1,190 @@
+"""A clip with its tracks: play, scrub, choose a track, see when each one is visible."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import traitlets
+
+from widgets import runs
+from widgets.colours import mark, rgb
+from widgets.still import LINE, QUIET, Still, image, label, shape_at
+from widgets.view import HERE, View, picture, whole_numbers
+
+MOST_TRACKS = 254
+_LARGEST_SIDE = 960
+_STILL_WIDTH, _LANE, _NAMES = 420, 20, 110
+
+
+class TrackPlayer(View):
+    """A player of frames and tracks; choosing a track selects its rows, and selected rows bring out their tracks.
+
+    ``frames``: T pictures [H, W, 3] of uint8, an array or anything with a length that gives one by its number; they are
+    asked for one at a time. ``masks``: label maps [T, H, W] of whole numbers (0 nothing, n the n-th track), or for each
+    of the N tracks T run-length masks (with ``height``, ``width``, ``counts``) or None where it is not visible; of
+    overlapping ones the first track lies on top. ``names`` [N]; ``groups`` [N]: tracks of one group have one colour;
+    ``rows`` [N, T]: the number of the row each track has in each frame, -1 for none. ``frame``: the one that is
+    shown.
+
+    Example::
+
+        frames = np.zeros((10, 60, 80, 3), np.uint8)
+        masks = np.zeros((10, 60, 80), int)
+        for t in range(10):
+            masks[t, 20:40, 4 * t : 4 * t + 20] = 1
+        TrackPlayer(frames, masks, names=["a square"])
+    """
+
+    _esm = HERE / "track_player.js"
+    _tracks = traitlets.List().tag(sync=True)
+    _visible = traitlets.Bytes().tag(sync=True)
+    _rows = traitlets.Bytes().tag(sync=True)
+    _size = traitlets.List().tag(sync=True)
+    length = traitlets.Int().tag(sync=True)
+    frame = traitlets.Int().tag(sync=True)
+    fps = traitlets.Float(10.0).tag(sync=True)
+
+    def __init__(
+        self,
+        frames: Any,
+        masks: Any = None,
+        *,
+        names: Sequence[str] | None = None,
+        groups: Any = None,
+        rows: Any = None,
+        **traits: Any,
+    ) -> None:
+        if not len(frames):
+            raise ValueError("expected at least one frame, got none")
+        self._frames, self._masks = frames, _Masks(masks, len(frames))
+        height, width = picture(frames[0]).shape[:2]
+        self._step = -(-max(height, width) // _LARGEST_SIDE)
+        count, length = self._masks.visible.shape
+        if names is not None and len(names) != count:
+            raise ValueError(f"expected {count} names, one for each track, got {len(names)}")
+        places = np.arange(count) if groups is None else whole_numbers(groups, count, "groups")
+        numbers = np.full((count, length), -1) if rows is None else np.asarray(rows)
+        if numbers.shape != (count, length) or numbers.dtype.kind not in "iu":
+            raise ValueError(f"expected rows as whole numbers [{count}, {length}], got {numbers.dtype} {numbers.shape}")
+        small = (-(-height // self._step), -(-width // self._step))
+        super().__init__(length=length, **traits)
+        self._size = list(small)
+        self._tracks = [
+            {"name": names[n] if names else f"track {n}", **mark(int(group))._asdict()}
+            for n, group in enumerate(places)
+        ]
+        self._visible = self._masks.visible.astype(np.uint8).tobytes()
+        self._rows = numbers.astype("<i4").tobytes()
+        self._answer("frame", self._picture)
+
+    @traitlets.validate("frame")
+    def _in_the_clip(self, proposal: Any) -> int:
+        if self.length and not 0 <= proposal["value"] < self.length:
+            raise ValueError(f"expected a frame between 0 and {self.length - 1}, got {proposal['value']}")
+        return proposal["value"]
+
+    @property
+    def selected(self) -> list[int]:
+        """Which tracks are selected, by their places."""
+        numbers = np.frombuffer(self._rows, "<i4").reshape(-1, self.length)
+        return np.flatnonzero(np.isin(numbers, [row for row in self.selection if row >= 0]).any(axis=1)).tolist()
+
+    def still(self) -> Still:
+        """The frame that is shown with its tracks, and when each of them is visible."""
+        pixels, labels = self._shown(self.frame)
+        colours = np.array([(0, 0, 0), *(rgb(track["colour"]) for track in self._tracks)], np.uint8)
+        height = round(_STILL_WIDTH * pixels.shape[0] / pixels.shape[1])
+        parts = [image(_overlaid(pixels, labels, colours), 8, 0, _STILL_WIDTH - 16, height)]
+        parts += self._lanes(height + 8)
+        full = height + 8 + _LANE * len(self._tracks) + 16
+        return Still(_STILL_WIDTH, full, parts, title=self.title, note=self.note)
+
+    def _lanes(self, top: float) -> list[str]:
+        parts, room = [], _STILL_WIDTH - _NAMES - 12
+        chosen = self.selected
+        for n, (track, visible) in enumerate(zip(self._tracks, self._masks.visible, strict=True)):
+            y = top + _LANE * n
+            one = mark(0)._replace(colour=track["colour"], shape=track["shape"])
+            parts += [shape_at(one, 18, y + 9), label(28, y + 13, track["name"][:16], 11)]
+            edges = np.flatnonzero(np.diff(np.concatenate([[0], visible.astype(np.int8), [0]])))
+            faint = 0.3 if chosen and n not in chosen else 1
+            for first, after in edges.reshape(-1, 2):
+                place = (
+                    f'x="{_NAMES + room * first / self.length:.1f}" width="{room * (after - first) / self.length:.1f}"'
+                )
+                parts.append(f'<rect {place} y="{y + 3}" height="12" rx="2" fill="{one.colour}" opacity="{faint}"/>')
+        x = _NAMES + room * (self.frame + 0.5) / self.length
+        bottom = top + _LANE * len(self._tracks)
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}" stroke="{QUIET}" stroke-width="1.5"/>')
+        parts.append(f'<line x1="{_NAMES}" x2="{_NAMES + room}" y1="{bottom}" y2="{bottom}" stroke="{LINE}"/>')
+        return [*parts, label(_NAMES, bottom + 13, f"frame {self.frame} of 0 to {self.length - 1}", 10, colour=QUIET)]
+
+    def _picture(self, question: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
+        pixels, labels = self._shown(int(question["t"]))
+        return {}, [pixels.tobytes(), labels.tobytes()]
+
+    def _shown(self, t: int) -> tuple[np.ndarray, np.ndarray]:
+        """A frame and its label map, small enough to be sent."""
+        pixels = picture(self._frames[t])
+        labels = self._masks.labels(t, pixels.shape[:2])
+        step = self._step
+        return np.ascontiguousarray(pixels[::step, ::step]), np.ascontiguousarray(labels[::step, ::step])
+
+
+class _Masks:
+    """Label maps or run-length masks, asked for frame by frame."""
+
+    def __init__(self, masks: Any, length: int) -> None:
+        self._maps = self._tracks = None
+        if masks is None:
+            masks = ()
+        if isinstance(masks, np.ndarray):
+            if masks.ndim != 3 or len(masks) != length or masks.dtype.kind not in "iub" or masks.min(initial=0) < 0:
+                raise ValueError(f"expected label maps [{length}, H, W], got {masks.dtype} of shape {masks.shape}")
+            self._maps = masks.astype(np.int64)
+            count = int(self._maps.max(initial=0))
+        else:
+            self._tracks = [list(track) for track in masks]
+            count = len(self._tracks)
+            for track in self._tracks:
+                if len(track) != length:
+                    raise ValueError(f"expected a mask or None for each of {length} frames, got {len(track)}")
+        if count > MOST_TRACKS:
+            raise ValueError(f"expected at most {MOST_TRACKS} tracks, got {count}")
+        self.visible = np.zeros((count, length), bool)
+        for t in range(length):
+            self.visible[:, t] = self._seen(t, count)
+
+    def _seen(self, t: int, count: int) -> np.ndarray:
+        if self._tracks is not None:
+            return np.array([track[t] is not None for track in self._tracks], bool)
+        assert self._maps is not None
+        return np.bincount(self._maps[t].ravel(), minlength=count + 1)[1:] > 0
+
+    def labels(self, t: int, size: tuple[int, ...]) -> np.ndarray:
+        """Which track each pixel belongs to, uint8 [H, W]: 0 none, n the n-th."""
+        labels = np.zeros(size, np.uint8)
+        if self._maps is not None:
+            _check_size(self._maps[t].shape, size)
+            labels = self._maps[t].astype(np.uint8)
+        for n, track in reversed(list(enumerate(self._tracks or ()))):
+            if track[t] is not None:
+                _check_size((track[t].height, track[t].width), size)
+                labels[runs.decode(track[t])] = n + 1
+        return labels
+
+
+def _check_size(got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if tuple(got) != tuple(expected):
+        raise ValueError(
+            f"expected masks of {expected[0]} x {expected[1]} pixels as the frames, got {got[0]} x {got[1]}"
+        )
+
+
+def _overlaid(pixels: np.ndarray, labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    edge = np.zeros(labels.shape, bool)
+    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    edge[1:] |= labels[1:] != labels[:-1]
+    opacity = np.where(labels > 0, 0.45, 0.0)
+    opacity[edge & (labels > 0)] = 1.0
+    return (pixels * (1 - opacity[..., None]) + colours[labels] * opacity[..., None]).astype(np.uint8)
