@@ -1,0 +1,1 @@
+"""Looking inside: what the embeddings and the context filter do."""
