@@ -33,7 +33,9 @@ def png(picture: np.ndarray) -> bytes:
     """
     check_picture(picture)
     height, width, _ = picture.shape
-    rows = np.concatenate([np.zeros((height, 1), np.uint8), picture.reshape(height, -1)], axis=1)
+    flat = picture.reshape(height, -1)
+    differences = np.diff(flat, axis=0, prepend=np.zeros_like(flat[:1]))  # filter 2: each row minus the one above
+    rows = np.concatenate([np.full((height, 1), 2, np.uint8), differences], axis=1)
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -14,7 +14,8 @@ function render({ model, el }) {
   words.setAttribute("aria-live", "polite");
   figure.append(chart, line);
   const rest = document.createElement("div");
-  el.append(figure, words, rest);
+  const pictures = document.createElement("div");
+  el.append(figure, words, rest, pictures);
   figure.tabIndex = 0;
   figure.setAttribute("role", "group");
   figure.setAttribute("aria-label", "Losses; arrow keys read the numbers of a step");
@@ -24,7 +25,7 @@ function render({ model, el }) {
     const numbers = model.get("numbers");
     const steps = numbers.steps ?? [];
     if (at === null || !steps.length) {
-      words.textContent = steps.length ? "" : "";
+      words.textContent = "";
       line.style.display = "none";
       return;
     }
@@ -63,10 +64,15 @@ function render({ model, el }) {
   function drawRest() {
     rest.innerHTML = model.get("rest");
   }
+  function drawPictures() {
+    pictures.innerHTML = model.get("pictures");
+  }
   model.on("change:chart", draw);
+  model.on("change:pictures", drawPictures);
   model.on("change:rest", drawRest);
   draw();
   drawRest();
+  drawPictures();
 }
 
 export default { render };

@@ -44,6 +44,8 @@ class PanelView(anywidget.AnyWidget):
     """SVG."""
     rest = traitlets.Unicode().tag(sync=True)
     """HTML below it."""
+    pictures = traitlets.Unicode().tag(sync=True)
+    """HTML below that: the largest part, and the one that seldom changes."""
     numbers = traitlets.Dict().tag(sync=True)
     """What the chart was drawn from: ``steps`` and one list for each term."""
 
@@ -199,14 +201,15 @@ class TrainingPanel(ipywidgets.VBox):
         facts = [("", status or self._status()), *self._facts()]
         cells = "".join(f"<div><small>{escape(label)}</small><b>{escape(text)}</b></div>" for label, text in facts)
         trouble = problem(self.error) if self.error else ""
-        pictures = self._reference + (self._first if self._first != self._latest else "") + self._latest
         with self.view.hold_sync():
             self.view.numbers = self.history.thinned()
             self.view.chart = chart(self.history)
             self.view.rest = (
                 f'<div class="tp">{_STYLE}<div class="tp-facts" role="status">{cells}</div>{trouble}'
-                f"{_parts(getattr(self._last, 'parts', ()))}{pictures}</div>"
+                f"{_parts(getattr(self._last, 'parts', ()))}</div>"
             )
+            first = self._first if self._first != self._latest else ""
+            self.view.pictures = f'<div class="tp">{self._reference}{first}{self._latest}</div>'
 
     def _status(self) -> str:
         kept = f"; kept in {self._saved_in}" if self._saved_in else ""
@@ -247,7 +250,7 @@ class TrainingPanel(ipywidgets.VBox):
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """The widget where there is a kernel, what it showed last where there is none."""
         bundle = super()._repr_mimebundle_(**kwargs) or {}
-        return {**bundle, "text/html": self.view.chart + self.view.rest, "text/plain": "TrainingPanel"}
+        return {**bundle, "text/html": self.view.chart + self.view.rest + self.view.pictures, "text/plain": "TrainingPanel"}
 
 
 def in_minutes(seconds: float) -> str:

@@ -28,6 +28,8 @@ from cavis.training.start import fresh_model, schedule_of
 from cavis.visualization.overlay import DrawnTrack, OverlayStyle, draw, render_frame
 from cavis.visualization.palette import colour
 
+ROUGH = {"segmenter": 0.5, "tracker": 0.4}
+"""How much of the part that learns is replaced by untrained weights at first: the segmenter's heads, all of a tracker."""
 MIN_SCORE = 0.4
 """Tracks below it are not drawn."""
 _FIXED = TwinsConfig(through=1.0, hidden_crossings=0.0, singles=(0, 0), obstacles=(0, 0), frames=24)
@@ -85,17 +87,14 @@ class Lesson:
         return replace(plan, clips_per_step=clips, frames=frames, warmup=min(5, self.steps), learning_rate=5e-4)
 
     def start(self) -> Cavis:
-        """The model the lesson begins with: trained but for the part that is to learn.
-
-        The segmenter and the tracker have class and mask heads as untrained as on the first day; the refiner is new.
-        """
-        preset = self.preset
-        model = fresh_model(preset, self.stage, self.seed, find_model(DEFAULT_MODEL))
-        untrained = fresh_model(preset, self.stage, self.seed)
+        """The model the lesson begins with: trained, but for what is to learn, which is roughened; a refiner is new."""
+        model = fresh_model(self.preset, self.stage, self.seed, find_model(DEFAULT_MODEL))
+        # Another seed than that of tiny's own training: its first heads still fit the network that grew around them.
+        untrained = fresh_model(self.preset, self.stage, self.seed + 1_000_003)
         if self.stage == "segmenter":
-            _copy(untrained.segmenter.query_decoder.heads, model.segmenter.query_decoder.heads)
+            mix(model.segmenter.query_decoder.heads, untrained.segmenter.query_decoder.heads, ROUGH[self.stage])
         elif self.stage == "tracker" and model.tracker is not None and untrained.tracker is not None:
-            _copy(untrained.tracker.heads, model.tracker.heads)
+            mix(model.tracker, untrained.tracker, ROUGH[self.stage])
         return model
 
     def run(self) -> Iterator[LessonStep]:
@@ -193,5 +192,8 @@ def fixed_clip() -> TwinsClip:
     return TwinsClip(clip_seed(2026, 1), _FIXED)
 
 
-def _copy(source: nn.Module, target: nn.Module) -> None:
-    target.load_state_dict(source.state_dict())
+@torch.no_grad()
+def mix(part: nn.Module, untrained: nn.Module, share: float) -> None:
+    """Move the weights of a part towards untrained ones: 0 leaves them, 1 replaces them."""
+    for weight, fresh in zip(part.parameters(), untrained.parameters(), strict=True):
+        weight.lerp_(fresh, share)
