@@ -232,6 +232,8 @@ print("right!" if guess == closer else "not answered yet")
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
+# `guess = "companion"`
+#
 # Print `with_twin` and `with_companion`. A companion is *next to* its twin, so the two boundaries look into the same
 # region, and their contexts share a part. The twin is alike by itself, but its surroundings are others.
 #

@@ -32,6 +32,7 @@
 
 # %%
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +122,7 @@ if FAST:
 frozen = None
 
 # %%
-parts = next(iter(Lesson(stage="tracker", folder=RUNS / "exercise", steps=1).run())).parts
+parts = next(iter(Lesson(stage="tracker", folder=Path(tempfile.mkdtemp()), steps=1).run())).parts
 assert frozen in (None, {part.name for part in parts if not part.learns}), "Not quite. What does the table say?"
 assert all(part.moved == 0 for part in parts if not part.learns)
 print("not answered yet" if frozen is None else "right!")

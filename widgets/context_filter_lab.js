@@ -26,6 +26,7 @@ function render({ model, el }) {
   words.setAttribute("aria-live", "polite");
   el.append(body, words);
   let place = null;
+  let shown = ""; // the mask the pointer is on: it stays where it is until the mask is another
 
   function pictures() {
     return [...body.querySelectorAll(".cfl-picture")].filter((one) => one.querySelector("img"));
@@ -73,7 +74,9 @@ function render({ model, el }) {
   function draw() {
     const focused = pictures().indexOf(document.activeElement);
     body.innerHTML = model.get("html");
-    place = start();
+    const mask = new Uint8Array(model.get("mask").buffer, model.get("mask").byteOffset).join("");
+    if (mask !== shown) place = start();
+    shown = mask;
     for (const one of pictures()) {
       one.tabIndex = 0;
       one.setAttribute("role", "group");

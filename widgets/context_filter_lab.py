@@ -32,7 +32,7 @@ class Steps(Protocol):
 
     @property
     def mask(self) -> np.ndarray:
-        """bool [h w]."""
+        """Bool [h w]."""
         ...
 
     @property
@@ -42,17 +42,17 @@ class Steps(Protocol):
 
     @property
     def boundary(self) -> np.ndarray:
-        """bool [h w]."""
+        """Bool [h w]."""
         ...
 
     @property
     def blurred(self) -> np.ndarray:
-        """float [C h w]."""
+        """Float [C h w]."""
         ...
 
     @property
     def pooled(self) -> np.ndarray:
-        """float [N C]; zeros for an object that is not seen."""
+        """Float [N C]; zeros for an object that is not seen."""
         ...
 
 
@@ -145,9 +145,7 @@ class ContextFilterLab(ipywidgets.VBox):
     def _show(self, _: Any = None) -> None:
         """Compute and draw; a failure is told in the view."""
         try:
-            self.steps = _check_steps(
-                self._compute(self.frame, self.instance, self.kind, self.size), len(self.names)
-            )
+            self.steps = _check_steps(self._compute(self.frame, self.instance, self.kind, self.size), len(self.names))
             html = self._draw(self.steps)
         except Exception as error:  # whatever it was, the view says so and the notebook goes on
             self.steps = None
@@ -193,7 +191,8 @@ class ContextFilterLab(ipywidgets.VBox):
                 f"Panel 4, averaged over the {count} pixels of panel 3: {numbers}.",
             ),
         )
-        return f'<div class="cfl">{_STYLE}<div class="cfl-row">{"".join(map(_panel, panels))}</div>{self._alike(steps)}</div>'
+        row = "".join(map(_panel, panels))
+        return f'<div class="cfl">{_STYLE}<div class="cfl-row">{row}</div>{self._alike(steps)}</div>'
 
     def _alike(self, steps: Steps) -> str:
         """How alike the chosen object's context is to every other one."""
@@ -207,8 +206,8 @@ class ContextFilterLab(ipywidgets.VBox):
             side = "left:50%" if value >= 0 else "right:50%"
             mark = " <b>← compared</b>" if n == self.other else ""
             lines.append(
-                f'<tr><td>{escape(name)}{mark}</td><td class="cfl-bar"><div style="{side};width:{width:.0f}%"></div></td>'
-                f"<td>{text}</td></tr>"
+                f'<tr><td>{escape(name)}{mark}</td><td class="cfl-bar">'
+                f'<div style="{side};width:{width:.0f}%"></div></td><td>{text}</td></tr>'
             )
         title = f"How alike is the context of {escape(self.names[self.instance])} to that of … (cosine, −1 to 1)"
         return f'<table class="cfl-alike"><caption>{title}</caption>{"".join(lines)}</table>'
@@ -286,13 +285,14 @@ def _panel(panel: tuple[str, str, str]) -> str:
 
 _STYLE = """<style>
 .cfl{font:13px/1.4 system-ui,sans-serif;max-width:1240px}
-.cfl-row{display:grid;grid-template-columns:repeat(auto-fit,minmax(200px,1fr));gap:12px}
+.cfl-row{display:grid;grid-template-columns:repeat(auto-fit,minmax(160px,1fr));gap:12px}
 .cfl-panel{margin:0}.cfl-panel figcaption{font-weight:600;margin-bottom:4px}.cfl-panel p{margin:4px 0;font-size:12px}
 .cfl-picture{position:relative;aspect-ratio:3/2;border:1px solid #8888}
 .cfl-picture img{width:100%;height:100%;image-rendering:pixelated;display:block;margin:0;max-width:none}
 .cfl-picture svg.cfl-pointer{position:absolute;inset:0;width:100%;height:100%;pointer-events:none}
 .cfl-picture:focus-visible{outline:3px solid #E69F00}
-.cfl-alike{border-collapse:collapse;margin-top:8px;font-size:12px}.cfl-alike caption{text-align:left;font-weight:600;white-space:nowrap}
+.cfl-alike{border-collapse:collapse;margin-top:8px;font-size:12px}
+.cfl-alike caption{text-align:left;font-weight:600;white-space:nowrap}
 .cfl-alike td{padding:1px 10px 1px 0;text-align:left}.cfl-bar{width:220px;position:relative;
 background:linear-gradient(#888,#888) 50% 0/1px 100% no-repeat}
 .cfl-bar div{position:absolute;top:4px;height:10px;background:#0072B2}

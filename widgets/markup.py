@@ -82,14 +82,16 @@ def bars(rows: Sequence[tuple[str, np.ndarray]], description: str, height: int =
     limit = max((float(np.abs(vector).max(initial=0)) for vector in finite), default=0) or 1.0
     count = max((len(vector) for vector in finite), default=1)
     parts = []
-    for index, ((title, _), vector) in enumerate(zip(rows, finite, strict=True)):
+    for index, vector in enumerate(finite):
         middle = index * height + height / 2 + 8
         path = "".join(
             f"M{x + 0.5:.1f} {middle:.1f}V{middle - value / limit * (height / 2 - 12):.1f}"
             for x, value in enumerate(vector)
         )
         colour = COLOURS[index % len(COLOURS)]
-        parts.append(f'<path d="M0 {middle:.1f}H{count}" stroke="#888" stroke-width=".5" vector-effect="non-scaling-stroke"/>')
+        parts.append(
+            f'<path d="M0 {middle:.1f}H{count}" stroke="#888" stroke-width=".5" vector-effect="non-scaling-stroke"/>'
+        )
         parts.append(f'<path d="{path}" stroke="{colour}" stroke-width=".8" fill="none"/>')
     titles = "".join(
         f'<div style="position:absolute;top:{100 * i / len(rows):.1f}%;left:2px;color:{COLOURS[i % len(COLOURS)]};'

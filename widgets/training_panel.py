@@ -24,7 +24,8 @@ PACE = 0.2
 class Record(Protocol):
     """What the iterator yields after each step; further fields are ignored.
 
-    Optional: ``clips`` (int, for the throughput), ``picture`` (uint8 [H W 3] or None, predictions on a fixed clip) and
+    Optional: ``note`` (what is being done, in words), ``clips`` (int, for the throughput),
+    ``picture`` (uint8 [H W 3] or None, predictions on a fixed clip) and
     ``parts`` (a sequence of (name, learns, moved), moved being a number from 0).
     """
 
@@ -166,15 +167,16 @@ class TrainingPanel(ipywidgets.VBox):
                     ended = "stopped"
                     break
                 before = time.monotonic()
-        except BaseException as error:  # noqa: BLE001 - the thread's last word is the panel's
+        except BaseException as error:
             ended = self._failed(error)
         try:
             if hasattr(records, "close"):
                 records.close()
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             ended = self._failed(error)
         if ended == "finished" and not self.history.steps:
-            ended = self._failed(ValueError("expected at least one step, got none; is the training finished already?"))
+            again = f"; is it finished already? Delete {self._saved_in} to start again" if self._saved_in else ""
+            ended = self._failed(ValueError(f"expected at least one step of training, got none{again}"))
         self.state = ended
         self._show()
 
@@ -215,7 +217,7 @@ class TrainingPanel(ipywidgets.VBox):
         kept = f"; kept in {self._saved_in}" if self._saved_in else ""
         return {
             "ready": "Ready: press Train",
-            "running": "Training …",
+            "running": str(getattr(self._last, "note", "") or "Training …"),
             "paused": "Paused: Train goes on, Step does one",
             "stopped": f"Stopped{kept}",
             "finished": f"Finished{kept}",
@@ -250,7 +252,11 @@ class TrainingPanel(ipywidgets.VBox):
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """The widget where there is a kernel, what it showed last where there is none."""
         bundle = super()._repr_mimebundle_(**kwargs) or {}
-        return {**bundle, "text/html": self.view.chart + self.view.rest + self.view.pictures, "text/plain": "TrainingPanel"}
+        return {
+            **bundle,
+            "text/html": self.view.chart + self.view.rest + self.view.pictures,
+            "text/plain": "TrainingPanel",
+        }
 
 
 def in_minutes(seconds: float) -> str:

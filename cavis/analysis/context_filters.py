@@ -214,4 +214,6 @@ def _slots(masks: Bool[Tensor, "Q h w"], truth: Bool[Tensor, "N h w"]) -> tuple[
 def _names(world: TwinsClip) -> tuple[str, ...]:
     plain = [f"{CATEGORIES[label].replace('_', ' ')} {n}" for n, label in enumerate(world.labels)]
     owners = world.companion_of
-    return tuple(f"{name} (with {plain[owner]})" if owner >= 0 else name for name, owner in zip(plain, owners, strict=True))
+    return tuple(
+        f"{name} (with {plain[owner]})" if owner >= 0 else name for name, owner in zip(plain, owners, strict=True)
+    )

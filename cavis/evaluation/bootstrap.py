@@ -22,7 +22,7 @@ class Interval(NamedTuple):
 
 
 def bootstrap(values: Float[np.ndarray, "clips"], draws: int = 2000, level: float = 0.95, seed: int = 0) -> Interval:
-    """The mean of one number a clip, with the percentile interval of resampled clips; numbers that are NaN are left out.
+    """The mean of one number a clip, with the percentile interval of resampled clips; NaNs are left out.
 
     For a paired comparison pass the differences, clip by clip. A ValueError without any number; one number alone has
     no interval (it reaches to infinity).

@@ -3,11 +3,11 @@
 :meth:`Lesson.run` yields plain records; whoever draws them needs to know nothing of the model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from cavis.visualization.overlay import DrawnTrack, OverlayStyle, draw, render_f
 from cavis.visualization.palette import colour
 
 ROUGH = {"segmenter": 0.5, "tracker": 0.4}
-"""How much of the part that learns is replaced by untrained weights at first: the segmenter's heads, all of a tracker."""
+"""How much is replaced by untrained weights at first: of the segmenter's heads, of all of the tracker."""
 MIN_SCORE = 0.4
 """Tracks below it are not drawn."""
 _FIXED = TwinsConfig(through=1.0, hidden_crossings=0.0, singles=(0, 0), obstacles=(0, 0), frames=24)
@@ -111,7 +111,7 @@ class Lesson:
             workers=0,  # a forked worker and a notebook's threads do not go together
         )
         self.folder.mkdir(parents=True, exist_ok=True)
-        with closing(train(run, model, TwinsSource())) as reports:
+        with closing(cast("Generator[StepReport]", train(run, model, TwinsSource()))) as reports:
             for report in reports:
                 yield self._step(report, model, before)
 
