@@ -30,6 +30,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import plotly.graph_objects as go
 
 from cavis.training.ablations import (
@@ -188,8 +189,6 @@ print("not answered yet" if answer is None else "right!")
 # differences, divided by √8).
 
 # %%
-import numpy as np
-
 first = np.array([0.91, 0.42, 0.66, 0.75, 0.30, 0.88, 0.57, 0.71])
 second = np.array([0.89, 0.38, 0.65, 0.71, 0.27, 0.85, 0.57, 0.66])
 paired, error = None, None

@@ -192,7 +192,9 @@ class ContextFilterLab(ipywidgets.VBox):
             ),
         )
         row = "".join(map(_panel, panels))
-        return f'<div class="cfl">{_STYLE}<div class="cfl-row">{row}</div>{self._alike(steps)}</div>'
+        height, width = steps.mask.shape
+        shape = f'style="--cfl-shape:{width}/{height}"'
+        return f'<div class="cfl" {shape}>{_STYLE}<div class="cfl-row">{row}</div>{self._alike(steps)}</div>'
 
     def _alike(self, steps: Steps) -> str:
         """How alike the chosen object's context is to every other one."""
@@ -287,7 +289,7 @@ _STYLE = """<style>
 .cfl{font:13px/1.4 system-ui,sans-serif;max-width:1240px}
 .cfl-row{display:grid;grid-template-columns:repeat(auto-fit,minmax(160px,1fr));gap:12px}
 .cfl-panel{margin:0}.cfl-panel figcaption{font-weight:600;margin-bottom:4px}.cfl-panel p{margin:4px 0;font-size:12px}
-.cfl-picture{position:relative;aspect-ratio:3/2;border:1px solid #8888}
+.cfl-picture{position:relative;aspect-ratio:var(--cfl-shape);border:1px solid #8888}
 .cfl-picture img{width:100%;height:100%;image-rendering:pixelated;display:block;margin:0;max-width:none}
 .cfl-picture svg.cfl-pointer{position:absolute;inset:0;width:100%;height:100%;pointer-events:none}
 .cfl-picture:focus-visible{outline:3px solid #E69F00}

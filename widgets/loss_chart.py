@@ -1,9 +1,11 @@
 """The losses of a run as a chart: SVG, with a logarithmic axis, lines told apart by dashes and by their names."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
+
+import numpy as np
 
 from widgets.markup import BLACK, COLOURS
 
@@ -47,30 +49,23 @@ class History:
         for name, line in self.lines.items():
             line.append(row.get(name, math.nan))
 
-    def smooth(self, name: str) -> list[float]:
-        """A running mean of a line over the last twentieth of the run."""
-        line = self.lines[name]
-        window = max(1, len(line) // 20)
-        result = []
-        for end in range(1, len(line) + 1):
-            part = [value for value in line[max(0, end - window) : end] if math.isfinite(value)]
-            result.append(sum(part) / len(part) if part else math.nan)
-        return result
-
     def thinned(self) -> dict[str, list[Any]]:
-        """``steps`` and the smoothed lines, at most :data:`_POINTS` of each; what is no number is None."""
+        """``steps`` and the lines, at most :data:`_POINTS` of each: running means over the last twentieth of the run.
+
+        What is no number is None.
+        """
         chosen = _chosen(len(self.steps))
         lines: dict[str, list[Any]] = {"steps": [self.steps[i] for i in chosen]}
-        for name in self.lines:
-            smooth = self.smooth(name)
-            lines[name] = [round(smooth[i], 4) if math.isfinite(smooth[i]) else None for i in chosen]
+        for name, line in self.lines.items():
+            means = _running_mean(np.array(line), np.array(chosen, dtype=int))
+            lines[name] = [round(value, 4) if math.isfinite(value) else None for value in means.tolist()]
         return lines
 
 
-def chart(history: History) -> str:
-    """Draw a history as SVG; nothing is drawn before the first step."""
-    lines = history.thinned()
-    steps = lines.pop("steps")
+def chart(numbers: Mapping[str, Sequence[Any]]) -> str:
+    """Draw what :meth:`History.thinned` returns as SVG; nothing is drawn before the first step."""
+    steps = numbers.get("steps", ())
+    lines = {name: line for name, line in numbers.items() if name != "steps"}
     values = [value for line in lines.values() for value in line if value is not None and value > 0]
     if not steps or not values:
         return ""
@@ -111,6 +106,17 @@ def _chosen(count: int) -> list[int]:
     """Evenly spread indices, the last one among them."""
     stride = max(1, math.ceil(count / _POINTS))
     return list(range((count - 1) % stride, count, stride)) if count else []
+
+
+def _running_mean(line: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Means over the finite numbers of the window that ends at each index of ``at``; NaN where there are none."""
+    window = max(1, len(line) // 20)
+    finite = np.isfinite(line)
+    total = np.concatenate([[0.0], np.cumsum(np.where(finite, line, 0.0))])
+    count = np.concatenate([[0], np.cumsum(finite)])
+    start = np.maximum(0, at + 1 - window)
+    many = count[at + 1] - count[start]
+    return np.where(many > 0, (total[at + 1] - total[start]) / np.maximum(many, 1), np.nan)
 
 
 def _grid(low: float, span: float, first: int, last: int) -> str:

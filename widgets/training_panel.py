@@ -203,9 +203,10 @@ class TrainingPanel(ipywidgets.VBox):
         facts = [("", status or self._status()), *self._facts()]
         cells = "".join(f"<div><small>{escape(label)}</small><b>{escape(text)}</b></div>" for label, text in facts)
         trouble = problem(self.error) if self.error else ""
+        numbers = self.history.thinned()
         with self.view.hold_sync():
-            self.view.numbers = self.history.thinned()
-            self.view.chart = chart(self.history)
+            self.view.numbers = numbers
+            self.view.chart = chart(numbers)
             self.view.rest = (
                 f'<div class="tp">{_STYLE}<div class="tp-facts" role="status">{cells}</div>{trouble}'
                 f"{_parts(getattr(self._last, 'parts', ()))}</div>"

@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from cavis.checkpoints.hub import ReadyModel
+from cavis.data.clips import PADDING
 from cavis.data.synthetic import CATEGORIES, TwinsClip
 from cavis.losses.contrastive import Instances, contrast
 from cavis.model.context import ContextKind, ContextPooling, box_mean, inner_boundary
@@ -30,6 +31,7 @@ class ClipView:
     """What the segmenter saw of a clip; axis N has the true objects, rows of unseen ones are empty."""
 
     pictures: UInt8[np.ndarray, "T H W 3"]
+    """As the network sees them: padded right and below, 4 pixels for each one of h and w."""
     features: Float[Tensor, "T C h w"]
     """The mask features F, at stride 4."""
     masks: Bool[Tensor, "T N h w"]
@@ -92,13 +94,17 @@ def view_clip(ready: ReadyModel, world: TwinsClip, times: Sequence[int]) -> Clip
     frames = ready.model.segmenter(images)
     predicted = (frames.mask_logits[0] > 0).cpu()
     true = torch.from_numpy(np.stack([masks for _, masks in rendered]))
-    coarse = F.interpolate(true.float(), size=predicted.shape[-2:], mode="area") > 0.5
+    height, width = (4 * side for side in predicted.shape[-2:])
+    margin = (0, width - true.shape[-1], 0, height - true.shape[-2])
+    coarse = F.avg_pool2d(F.pad(true.float(), margin), 4) > 0.5
     slots, seen = zip(*(_slots(m, truth) for m, truth in zip(predicted, coarse, strict=True)), strict=True)
     seen = np.stack(seen)
     chosen = [mask[slot] for mask, slot in zip(predicted, slots, strict=True)]
     masks = torch.stack(chosen) & torch.from_numpy(seen)[..., None, None]
     core = torch.stack([core[slot] for core, slot in zip(frames.core[0].cpu(), slots, strict=True)])
-    return ClipView(pictures, frames.mask_features[0].cpu(), masks, core, seen, _names(world), world.twin_of)
+    canvas = np.full((len(pictures), height, width, 3), PADDING, dtype=np.uint8)
+    canvas[:, : pictures.shape[1], : pictures.shape[2]] = pictures
+    return ClipView(canvas, frames.mask_features[0].cpu(), masks, core, seen, _names(world), world.twin_of)
 
 
 def filter_steps(

@@ -24,7 +24,7 @@ def test_only_what_is_to_learn_again_is_roughened(tmp_path, stage, rough):
 
 
 def test_a_step_moves_what_learns_and_a_stopped_lesson_leaves_a_checkpoint_and_goes_on(tmp_path):
-    lesson = Lesson(stage="tracker", folder=tmp_path, steps=3, look_every=100)
+    lesson = Lesson(stage="tracker", folder=tmp_path, steps=2, look_every=100)
     run = lesson.run()
     first = next(run)
     run.close()
@@ -34,8 +34,7 @@ def test_a_step_moves_what_learns_and_a_stopped_lesson_leaves_a_checkpoint_and_g
     assert first.picture.shape == truth().shape
     assert first.picture.dtype == np.uint8
     rest = list(lesson.run())
-    assert [step.step for step in rest] == [2, 3]
-    assert rest[0].picture is None
+    assert [step.step for step in rest] == [2]
     assert rest[-1].parts[-1].moved > first.parts[-1].moved
 
 
