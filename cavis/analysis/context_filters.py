@@ -162,6 +162,20 @@ def score_core(views: Sequence[ClipView], gap: int = 4) -> FilterScore:
     return _score([view.core.numpy() for view in views], views, ("core features", 0), gap)
 
 
+def score_place(views: Sequence[ClipView], gap: int = 4) -> FilterScore:
+    """The same for nothing but the place: how far one comes without looking at all. Its cosines mean nothing."""
+    return _score([centres(view) for view in views], views, ("place alone", 0), gap)
+
+
+def centres(view: ClipView) -> Float[np.ndarray, "T N 2"]:
+    """Row and column of the middle of each mask, in cells of the grid."""
+    masks = view.masks.numpy().astype(float)
+    height, width = masks.shape[-2:]
+    area = np.maximum(masks.sum(axis=(-2, -1)), 1)
+    rows, columns = masks.sum(axis=-1) @ np.arange(height), masks.sum(axis=-2) @ np.arange(width)
+    return np.stack([rows / area, columns / area], axis=-1)
+
+
 def _score(
     features: Sequence[Float[np.ndarray, "T N C"]], views: Sequence[ClipView], name: tuple[str, int], gap: int
 ) -> FilterScore:

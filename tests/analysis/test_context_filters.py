@@ -8,11 +8,13 @@ import torch
 
 from cavis.analysis.context_filters import (
     ClipView,
+    centres,
     contexts,
     filter_steps,
     learn_filter,
     score_core,
     score_filter,
+    score_place,
     view_clip,
 )
 from cavis.checkpoints.hub import ReadyModel, load_model
@@ -92,6 +94,12 @@ def test_twins_in_different_places_are_told_apart_and_those_who_swap_places_are_
         assert score.mean_right == right_share
         assert score.self_alike == pytest.approx(self_alike, abs=1e-5)
         assert score.twins_alike == pytest.approx(0.0, abs=1e-5)
+
+
+def test_place_alone_is_right_as_long_as_nobody_moves():
+    view = made(np.ones((4, 2, 2)))
+    assert score_place([view], gap=2).mean_right == 1.0
+    assert centres(view)[0].tolist() == [[1.5, 1.5], [1.5, 6.5]]
 
 
 def test_what_cannot_be_told_apart_is_a_guess_and_what_is_not_seen_is_no_number():
