@@ -1,6 +1,7 @@
 """A student in JupyterLab: run everything, press Train, watch the loss, press Stop."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 300_000
+PATIENCE = 180_000
 """Milliseconds; a loaded machine needs them, an idle one does not."""
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 needs_chromium = pytest.mark.skipif(
@@ -76,9 +77,12 @@ def run_all(browser: Browser, address: str, name: str) -> Page:
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.set_default_timeout(PATIENCE)
     page.goto(f"{address}/lab/tree/{name}.ipynb?reset")
-    expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first).to_be_visible(timeout=PATIENCE)
+    # Before the kernel is there JupyterLab runs nothing, and does not say so.
+    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=PATIENCE)
+    page.wait_for_timeout(4000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    expect(page.locator(".jp-InputPrompt", has_text=re.compile(r"\[[*1]\]")).first).to_be_visible(timeout=PATIENCE)
     return page
 
 
