@@ -40,6 +40,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     environment = {
         **os.environ,
         "PYTHONPATH": str(site),
+        "CAVIS_FAST": "1",
         "CAVIS_STEPS": "100",
         "CAVIS_RUNS": str(folder / "runs"),
         "JUPYTER_CONFIG_DIR": str(folder / "config"),
