@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from widgets.association_matrix import AssociationMatrix
+    from widgets.context_filter_lab import ContextFilterLab
     from widgets.embedding_map import EmbeddingMap
     from widgets.track_player import TrackPlayer
+    from widgets.training_panel import TrainingPanel
 
-__all__ = ["AssociationMatrix", "EmbeddingMap", "TrackPlayer"]
+__all__ = ["AssociationMatrix", "ContextFilterLab", "EmbeddingMap", "TrackPlayer", "TrainingPanel"]
 
 _HOMES = {
     "AssociationMatrix": "widgets.association_matrix",
+    "ContextFilterLab": "widgets.context_filter_lab",
     "EmbeddingMap": "widgets.embedding_map",
     "TrackPlayer": "widgets.track_player",
+    "TrainingPanel": "widgets.training_panel",
 }
 
 

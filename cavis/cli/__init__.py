@@ -1,4 +1,4 @@
-"""The command line: ``cavis track | embed | synthesize | data | train | evaluate | zoo | import-weights | info``.
+"""The command line: ``cavis track | embed | synthesize | data | train | evaluate | zoo | import-weights | lab | info``.
 
 Commands assemble, they do not compute. Exit codes: 0 done, 1 failed, 2 the input or the options were wrong,
 130 interrupted.
@@ -12,6 +12,7 @@ from cavis.cli.data import animate, check, data, select, synthesize
 from cavis.cli.embed import embed
 from cavis.cli.evaluate import evaluate
 from cavis.cli.info import info
+from cavis.cli.lab import lab
 from cavis.cli.models import import_weights, zoo, zoo_get
 from cavis.cli.track import track
 from cavis.cli.train import INTERRUPTED, train
@@ -31,6 +32,7 @@ data_app = typer.Typer(name="data", rich_markup_mode="rich", no_args_is_help=Tru
 
 for command in (track, embed, synthesize, train, evaluate, import_weights, info):
     app.command()(command)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
 zoo_app.callback(invoke_without_command=True)(zoo)
 zoo_app.command("get")(zoo_get)
 app.add_typer(zoo_app)

@@ -110,11 +110,10 @@ def train(
         if stage is not None or start_from is not None or preset != "tiny":
             raise ValueError("expected --from without --stage, --start-from and --preset, for it stands for all three")
         train_own(own, out, steps, hold_out, how)
-        leave()
-        return
-    if stage is None:
+    elif stage is None:
         raise ValueError("expected --stage segmenter, tracker or refiner, or --from MODEL; got neither")
-    if hold_out is not None:
+    elif hold_out is not None:
         raise ValueError("expected --hold-out with --from; with --stage, train on a folder with a split named train")
-    train_stage(preset, stage.value, steps, out, start_from, how)
+    else:
+        train_stage(preset, stage.value, steps, out, start_from, how)
     leave()

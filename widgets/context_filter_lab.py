@@ -1,0 +1,304 @@
+"""Eq. 6, one step beside the other: mask, Laplacian, inner boundary, blurred features, pooled vector."""
+
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, Protocol
+
+import anywidget
+import ipywidgets
+import numpy as np
+import traitlets
+
+from widgets.markup import bars, check_picture, describe, diverging, image, in_one_sentence, problem
+
+SIZES = tuple(range(3, 16, 2))
+KINDS = {
+    "average of each channel (paper)": "per_channel",
+    "average of the channel sum (released code)": "channel_sum",
+    "learnable": "learnable",
+    "none": "none",
+}
+_KIND_WORDS = {
+    "per_channel": "Each channel is averaged over the box, on its own.",
+    "channel_sum": "All channels are added up first: one number a pixel is left, so the picture is grey.",
+    "learnable": "The weights inside the box have been learned, for each channel its own.",
+    "none": "There is no context: nothing is looked at.",
+}
+
+
+class Steps(Protocol):
+    """What the computation returns, as arrays."""
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Bool [h w]."""
+        ...
+
+    @property
+    def laplacian(self) -> np.ndarray:
+        """Whole numbers [h w]."""
+        ...
+
+    @property
+    def boundary(self) -> np.ndarray:
+        """Bool [h w]."""
+        ...
+
+    @property
+    def blurred(self) -> np.ndarray:
+        """Float [C h w]."""
+        ...
+
+    @property
+    def pooled(self) -> np.ndarray:
+        """Float [N C]; zeros for an object that is not seen."""
+        ...
+
+
+Compute = Callable[[int, int, str, int], Steps]
+"""From frame, object, kind and size of the filter to the steps."""
+
+
+class StepsView(anywidget.AnyWidget):
+    """The five pictures, and a pointer (mouse or arrow keys) that explains the pixel under it."""
+
+    _esm = Path(__file__).parent / "context_filter_lab.js"
+    html = traitlets.Unicode().tag(sync=True)
+    mask = traitlets.Bytes().tag(sync=True)
+    laplacian = traitlets.Bytes().tag(sync=True)
+    """Int8, row by row."""
+    grid = traitlets.List(traitlets.Int(), default_value=[0, 0]).tag(sync=True)
+    """h, w."""
+    size = traitlets.Int(9).tag(sync=True)
+
+
+class ContextFilterLab(ipywidgets.VBox):
+    """Look into the context filter: choose an object, the size and the kind of the filter, and see every step of Eq. 6.
+
+    ``pictures``: uint8 [T H W 3] (or one, [H W 3]); ``names``: of the N objects; ``compute(frame, object, kind, size)``
+    returns the arrays of :class:`Steps`. Wrong input is a ValueError of one sentence; what ``compute`` raises later is
+    shown in the view. ``frame``, ``instance``, ``kind``, ``size`` and ``other`` (whom to compare with) can be set.
+
+    Example::
+
+        lab = ContextFilterLab(view.pictures, view.names, partial(filter_steps, view))
+        lab.size = 15
+    """
+
+    frame = traitlets.Int(0)
+    instance = traitlets.Int(0)
+    other = traitlets.Int(0)
+    kind = traitlets.Unicode("per_channel")
+    size = traitlets.Int(9)
+
+    def __init__(
+        self,
+        pictures: np.ndarray,
+        names: Sequence[str],
+        compute: Compute,
+        *,
+        instance: int = 0,
+        other: int | None = None,
+        frame: int = 0,
+    ) -> None:
+        self.pictures = _check_pictures(pictures)
+        self.names = tuple(names)
+        other = min(instance + 1, len(self.names) - 1) if other is None else other
+        for what, value, count in (("frame", frame, len(self.pictures)), ("object", instance, len(self.names))):
+            if not 0 <= value < count:
+                raise ValueError(f"expected {what} between 0 and {count - 1}, got {value}")
+        self._compute = compute
+        self.steps: Steps | None = None
+        """The steps that are shown; None before the first, and after a failure."""
+        self.view = StepsView()
+        super().__init__(frame=frame, instance=instance, other=other)
+        self.children = (*self._controls(), self.view)
+        self.observe(self._show, ["frame", "instance", "other", "kind", "size"])
+        self._show()
+
+    def _controls(self) -> tuple[ipywidgets.Widget, ...]:
+        """Sliders and lists, tied to the traits."""
+        wide = {"description_width": "90px"}
+        objects = [(name, n) for n, name in enumerate(self.names)]
+        widgets = {
+            "instance": ipywidgets.Dropdown(options=objects, value=self.instance, description="object", style=wide),
+            "other": ipywidgets.Dropdown(options=objects, value=self.other, description="compare with", style=wide),
+            "frame": ipywidgets.IntSlider(
+                min=0, max=len(self.pictures) - 1, description="frame", style=wide, continuous_update=False
+            ),
+            "size": ipywidgets.SelectionSlider(
+                options=SIZES, value=9, description="filter size", style=wide, continuous_update=False
+            ),
+            "kind": ipywidgets.Dropdown(
+                options=KINDS,
+                value="per_channel",
+                description="filter",
+                style=wide,
+                layout=ipywidgets.Layout(width="420px"),
+            ),
+        }
+        for name, widget in widgets.items():
+            traitlets.link((self, name), (widget, "value"))
+        rows = (("size", "kind"), ("instance", "other", "frame"))
+        layout = ipywidgets.Layout(flex_flow="row wrap")
+        return tuple(ipywidgets.HBox([widgets[name] for name in row], layout=layout) for row in rows)
+
+    def _show(self, _: Any = None) -> None:
+        """Compute and draw; a failure is told in the view."""
+        try:
+            self.steps = _check_steps(self._compute(self.frame, self.instance, self.kind, self.size), len(self.names))
+            html = self._draw(self.steps)
+        except Exception as error:  # whatever it was, the view says so and the notebook goes on
+            self.steps = None
+            self.view.html = problem(in_one_sentence(error))
+            return
+        with self.view.hold_sync():
+            self.view.mask = self.steps.mask.astype(np.uint8).tobytes()
+            self.view.laplacian = self.steps.laplacian.astype(np.int8).tobytes()
+            self.view.grid = list(self.steps.mask.shape)
+            self.view.size = self.size
+            self.view.html = html
+
+    def _draw(self, steps: Steps) -> str:
+        """All panels as HTML, to be shown with or without a kernel."""
+        name, other = self.names[self.instance], self.names[self.other]
+        count = int(steps.boundary.sum())
+        picture = self.pictures[self.frame]
+        same = np.ptp(steps.pooled[self.instance]) <= 1e-6 * max(1.0, float(np.abs(steps.pooled).max()))
+        numbers = f"{steps.pooled.shape[1]} times the same number" if same else f"{steps.pooled.shape[1]} numbers"
+        rows = [(name, steps.pooled[self.instance])]
+        if other != name:
+            rows.append((other, steps.pooled[self.other]))
+        panels = (
+            ("1 · mask M", image(_lit(picture, steps.mask, None), f"mask of {name}"), f"Where the model sees {name}."),
+            (
+                "2 · Lap(M)",
+                image(diverging(steps.laplacian, 8), "Laplacian"),
+                "8 × the pixel minus its 8 neighbours. Blue: positive, orange: negative, white: 0.",
+            ),
+            (
+                "3 · Lap(M) > 0",
+                image(_lit(picture, steps.boundary, (230, 159, 0)), "inner boundary"),
+                f"{count} pixels of the mask that touch what is not the mask.",
+            ),
+            (
+                f"4 · Avg(F), {self.size} × {self.size}",
+                image(self._colours(steps.blurred), "blurred features"),
+                _KIND_WORDS.get(self.kind, ""),
+            ),
+            (
+                "5 · pooled: Q̃",
+                bars(rows, "pooled vectors"),
+                f"Panel 4, averaged over the {count} pixels of panel 3: {numbers}.",
+            ),
+        )
+        row = "".join(map(_panel, panels))
+        height, width = steps.mask.shape
+        shape = f'style="--cfl-shape:{width}/{height}"'
+        return f'<div class="cfl" {shape}>{_STYLE}<div class="cfl-row">{row}</div>{self._alike(steps)}</div>'
+
+    def _alike(self, steps: Steps) -> str:
+        """How alike the chosen object's context is to every other one."""
+        lines = []
+        for n, name in enumerate(self.names):
+            if n == self.instance:
+                continue
+            value = alike(steps.pooled[self.instance], steps.pooled[n])
+            text = "not seen" if np.isnan(value) else f"{value:+.2f}"
+            width = 0 if np.isnan(value) else 50 * abs(value)
+            side = "left:50%" if value >= 0 else "right:50%"
+            mark = " <b>← compared</b>" if n == self.other else ""
+            lines.append(
+                f'<tr><td>{escape(name)}{mark}</td><td class="cfl-bar">'
+                f'<div style="{side};width:{width:.0f}%"></div></td><td>{text}</td></tr>'
+            )
+        title = f"How alike is the context of {escape(self.names[self.instance])} to that of … (cosine, −1 to 1)"
+        return f'<table class="cfl-alike"><caption>{title}</caption>{"".join(lines)}</table>'
+
+    def _colours(self, blurred: np.ndarray) -> np.ndarray:
+        """Features as colours: their three main directions, or grey where all channels are the same."""
+        flat = blurred.reshape(len(blurred), -1).T
+        if np.ptp(blurred, axis=0).max() <= 1e-6 * max(1.0, float(np.abs(blurred).max())):
+            shown = np.repeat(flat[:, :1], 3, axis=1)
+        else:
+            centred = flat - flat.mean(axis=0)
+            _, _, directions = np.linalg.svd(centred, full_matrices=False)
+            signs = np.sign(directions[:3].sum(axis=1, keepdims=True))
+            shown = centred @ (directions[:3] * signs).T
+            shown = np.pad(shown, ((0, 0), (0, 3 - shown.shape[1])))
+        low, high = np.quantile(shown, [0.02, 0.98], axis=0)
+        scaled = np.clip((shown - low) / np.maximum(high - low, 1e-9), 0, 1)
+        return np.round(255 * scaled).astype(np.uint8).reshape(*blurred.shape[1:], 3)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """The widget where there is a kernel, the static panels where there is none."""
+        bundle = super()._repr_mimebundle_(**kwargs) or {}
+        return {**bundle, "text/html": self.view.html, "text/plain": "ContextFilterLab"}
+
+
+def alike(first: np.ndarray, second: np.ndarray) -> float:
+    """Cosine of two vectors [C]; not a number where one is zero."""
+    length = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(first @ second) / length if length else float("nan")
+
+
+def _check_pictures(pictures: np.ndarray) -> np.ndarray:
+    if isinstance(pictures, np.ndarray) and pictures.ndim == 3:
+        pictures = pictures[None]
+    if not isinstance(pictures, np.ndarray) or pictures.ndim != 4 or len(pictures) == 0:
+        raise ValueError(f"expected pictures, uint8 [T, H, W, 3], got {describe(pictures)}")
+    check_picture(pictures[0])
+    return pictures
+
+
+def _check_steps(steps: Steps, objects: int) -> Steps:
+    """The steps, if all of their arrays fit each other."""
+    mask = steps.mask
+    if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.size == 0:
+        raise ValueError(f"expected a mask, bool [h, w], got {describe(mask)}")
+    for name in ("laplacian", "boundary"):
+        found = getattr(steps, name)
+        if not isinstance(found, np.ndarray) or found.shape != mask.shape:
+            raise ValueError(f"expected {name} {list(mask.shape)} like the mask, got {describe(found)}")
+    blurred, pooled = steps.blurred, steps.pooled
+    if not isinstance(blurred, np.ndarray) or blurred.ndim != 3 or blurred.shape[1:] != mask.shape:
+        raise ValueError(f"expected blurred features [C, {mask.shape[0]}, {mask.shape[1]}], got {describe(blurred)}")
+    if not isinstance(pooled, np.ndarray) or pooled.shape != (objects, len(blurred)):
+        raise ValueError(f"expected pooled vectors [{objects}, {len(blurred)}], got {describe(pooled)}")
+    if not (np.isfinite(blurred).all() and np.isfinite(pooled).all()):
+        raise ValueError("expected features that are numbers, got some that are not finite")
+    return steps
+
+
+def _lit(picture: np.ndarray, lit: np.ndarray, colour: tuple[int, int, int] | None) -> np.ndarray:
+    """The picture, pale and grey where ``lit`` [h w] is false, and in one colour (None: its own) where it is true."""
+    rows, columns = ((np.arange(side) * n // side) for side, n in zip(picture.shape, lit.shape, strict=False))
+    where = lit.astype(bool)[rows][:, columns, None]
+    grey = 140 + picture.mean(axis=2, keepdims=True) * 0.35
+    return np.where(where, picture if colour is None else np.array(colour), grey).astype(np.uint8)
+
+
+def _panel(panel: tuple[str, str, str]) -> str:
+    title, picture, words = panel
+    return (
+        f'<figure class="cfl-panel"><figcaption>{escape(title)}</figcaption><div class="cfl-picture">{picture}</div>'
+        f"<p>{escape(words)}</p></figure>"
+    )
+
+
+_STYLE = """<style>
+.cfl{font:13px/1.4 system-ui,sans-serif;max-width:1240px}
+.cfl-row{display:grid;grid-template-columns:repeat(auto-fit,minmax(160px,1fr));gap:12px}
+.cfl-panel{margin:0}.cfl-panel figcaption{font-weight:600;margin-bottom:4px}.cfl-panel p{margin:4px 0;font-size:12px}
+.cfl-picture{position:relative;aspect-ratio:var(--cfl-shape);border:1px solid #8888}
+.cfl-picture img{width:100%;height:100%;image-rendering:pixelated;display:block;margin:0;max-width:none}
+.cfl-picture svg.cfl-pointer{position:absolute;inset:0;width:100%;height:100%;pointer-events:none}
+.cfl-picture:focus-visible{outline:3px solid #E69F00}
+.cfl-alike{border-collapse:collapse;margin-top:8px;font-size:12px}
+.cfl-alike caption{text-align:left;font-weight:600;white-space:nowrap}
+.cfl-alike td{padding:1px 10px 1px 0;text-align:left}.cfl-bar{width:220px;position:relative;
+background:linear-gradient(#888,#888) 50% 0/1px 100% no-repeat}
+.cfl-bar div{position:absolute;top:4px;height:10px;background:#0072B2}
+.cfl-read{min-height:3em;margin:8px 0;padding:6px 10px;border-left:4px solid #E69F00}
+</style>"""
