@@ -89,8 +89,6 @@ def train(
     runs/seg/model.safetensors --out runs/track
 
     Example: cavis train --data my_clips --from tiny --out runs/mine
-
-    Example: cavis train --preset lite --stage segmenter --data pictures --data twins --share 3 --share 1 --out runs/seg
     """
     from cavis.training.processes import leave
 
