@@ -36,6 +36,10 @@ class Reading:
     reference_memory: float = 0.0
     """How much of the mean of what a track looked like stays in what it is looked for by when it is seen again, at
     least 0 and below 1; 0 is the last sight alone, as released. Features are compared by direction, and so averaged."""
+    hidden: Literal["counted", "left_out"] = "counted"
+    """What holds of a track where its object is not seen. Counted: the tracker learns its class there, with an empty
+    mask, and all frames decide the class of the track. Left out: it learns "no object" there; and where that is more
+    likely than not, the track has no mask, and the frame does not count for its class."""
     alignment: Literal["true", "inverted", "none"] = "true"
     """How Eq. 10's permutation is applied: to the right slots; inverted, as released; or the context is left in the
     segmenter's order (Table 3 f)."""
@@ -71,7 +75,7 @@ class Reading:
             raise ValueError(f"expected a reference_memory of at least 0 and below 1, got {self.reference_memory}")
 
 
-OURS = Reading(reference_memory=0.8)
+OURS = Reading(reference_memory=0.8, hidden="left_out")
 PAPER = Reading(
     context_mlp_last_relu=True,
     tracker_context="surroundings",

@@ -7,9 +7,10 @@
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,29 +22,58 @@ from cavis.inference.postprocess import Sizes, best_slots, class_probabilities, 
 from cavis.inference.predictor import Cancelled, Predictor, Progress, Times, Watch, check
 from cavis.inference.second_pass import FirstPass, FrameMasks, RgbFrame, encode_masks, make_track, video_result
 from cavis.inference.spill import Spill
+from cavis.model.association import sees
 from cavis.records import ClipPrediction, FramePrediction, TrackerState, VideoResult
 
 __all__ = ["Cancelled", "OnlinePredictor", "Progress", "RunningMean", "Watch", "windows"]
 
 
-class RunningMean:
-    """The class logits of every slot, averaged over the frames so far."""
+class Mean(NamedTuple):
+    """A weighted mean that is still growing."""
 
-    def __init__(self) -> None:
-        self._total: Tensor | None = None
-        self._count = 0
+    total: Float[Tensor, "Q K1"]
+    count: Float[Tensor, "Q 1"]
+
+    @classmethod
+    def of(cls, logits: Float[Tensor, "T Q K1"], weights: Float[Tensor, "T Q 1"]) -> "Mean":
+        """That of a window."""
+        return cls((logits * weights).sum(dim=0), weights.sum(dim=0))
+
+    def joined(self, before: "Mean | None") -> "Mean":
+        """With what came before."""
+        return self if before is None else Mean(self.total + before.total, self.count + before.count)
+
+
+HIDDEN = -50.0
+"""Mask logit of a track that is not seen; also in half precision no pixel of it is left."""
+
+
+class RunningMean:
+    """The class logits of every slot, averaged over the frames so far.
+
+    With ``seen_only`` over those in which the slot is more likely to see an object than none, if there are any.
+    """
+
+    def __init__(self, *, seen_only: bool = False) -> None:
+        self.seen_only = seen_only
+        self._all: Mean | None = None
+        self._seen: Mean | None = None
 
     def add(self, logits: Float[Tensor, "T Q K1"]) -> None:
         """Take in the logits of a window."""
-        total = logits.float().sum(dim=0)
-        self._total = total if self._total is None else self._total + total
-        self._count += len(logits)
+        logits = logits.float()
+        self._all = Mean.of(logits, torch.ones_like(logits[..., :1])).joined(self._all)
+        if self.seen_only:
+            self._seen = Mean.of(logits, sees(logits).float()).joined(self._seen)
 
     def probabilities(self) -> Float[np.ndarray, "Q K1"]:
         """Class probabilities of the averaged logits (the mean comes before the softmax), last "no object"."""
-        if self._total is None:
+        if self._all is None:
             raise ValueError("expected at least one frame, got none")
-        return class_probabilities(self._total / self._count)
+        mean = self._all.total / self._all.count
+        if self._seen is not None:
+            mean = torch.where(self._seen.count > 0, self._seen.total / self._seen.count.clamp(min=1), mean)
+        return class_probabilities(mean)
 
     def scores(self) -> Float[np.ndarray, "Q K"]:
         """The same without "no object"."""
@@ -84,12 +114,13 @@ class OnlinePredictor(Predictor):
 
     def __init__(self, ready: ReadyModel, *, top_k: int | None = None, window: int | None = None) -> None:
         super().__init__(ready, top_k=top_k, window=window)
+        self.seen_only = ready.about.config.reading.hidden == "left_out"
         self.reset()
 
     def reset(self) -> None:
         """Forget the video of :meth:`step`; the next frame starts a new one."""
         self._state: TrackerState | None = None
-        self._mean = RunningMean()
+        self._mean = RunningMean(seen_only=self.seen_only)
         self._steps = 0
 
     def step(self, frame: RgbFrame, timestamp: float | None = None) -> VideoResult:
@@ -117,7 +148,8 @@ class OnlinePredictor(Predictor):
         """Segment and track, window by window; what is kept on disk goes from there when the context ends."""
         times = timestamps if timestamps is not None else getattr(source, "timestamps", None)
         total = len(times) if times is not None else None
-        mean, state, sizes, frame, done = RunningMean(), None, None, None, 0
+        mean = RunningMean(seen_only=self.seen_only)
+        state, sizes, frame, done = None, None, None, 0
         with self.keeper() as kept:
             for window in windows(source, self.window):
                 check(stop)
@@ -147,7 +179,11 @@ class OnlinePredictor(Predictor):
                 raise ValueError(f"expected RGB uint8 frames of {height} x {width}, got {frame.dtype} {frame.shape}")
         images = torch.stack([to_network(frame, sizes.network) for frame in window])[None]
         frames = self.ready.model.segmenter(images.to(self.ready.device))
-        return frames, *self.ready.model.track(frames, state)
+        tracks, state = self.ready.model.track(frames, state)
+        if self.seen_only:
+            hidden = ~sees(tracks.class_logits)[..., None]
+            tracks = replace(tracks, mask_logits=tracks.mask_logits.masked_fill(hidden, HIDDEN))
+        return frames, tracks, state
 
     def _sizes(self, frame: RgbFrame) -> Sizes:
         if frame.ndim != 3 or frame.shape[2] != 3:

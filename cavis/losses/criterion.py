@@ -10,7 +10,7 @@ from torch import Tensor
 from cavis.config import LossConfig, Reading
 from cavis.losses.contrastive import Contrast, Instances, contrast, prototypes, track_contrast
 from cavis.losses.mask_losses import dice, mask_cross_entropy
-from cavis.losses.matching import GridTargets, Matches, match_first_appearance, match_frames, on_grid
+from cavis.losses.matching import GridTargets, Matches, match_first_appearance, match_frames, on_grid, where_seen
 from cavis.losses.partial_labels import without_unknown
 from cavis.losses.point_sampling import Draws, of_clips, sample_at, uncertain_points
 from cavis.losses.totals import Total, alone
@@ -162,7 +162,8 @@ class TrackerCriterion:
         terms: Terms = {}
         for suffix, layer in [("", last), *((f"_{i}", layer) for i, layer in enumerate(prediction.auxiliary))]:
             matches = guided or match_first_appearance(layer, objects, self.config, generator)
-            extra = self.instance_loss(layer, objects, matches, generator)
+            learned = where_seen(matches, objects) if self.reading.hidden == "left_out" else matches
+            extra = self.instance_loss(layer, objects, learned, generator)
             terms |= {f"{name}{suffix}": value for name, value in extra.items()}
             if not suffix:
                 terms |= self._track_terms(prediction.references, matches)

@@ -115,3 +115,9 @@ def match_first_appearance(
             taken[chosen] = True
         matches.append(torch.from_numpy(np.tile(query_of, (frames, 1))).to(layer.mask_logits.device))
     return tuple(matches)
+
+
+def where_seen(matches: Matches, targets: tuple[GridTargets, ...]) -> Matches:
+    """The same matches without those of objects in frames in which they are absent."""
+    pairs = zip(matches, targets, strict=True)
+    return tuple(torch.where(clip.present, query_of, UNMATCHED) for query_of, clip in pairs)

@@ -35,7 +35,7 @@ def remember(before: Float[Tensor, "B Q D"], now: Float[Tensor, "B Q D"], memory
     return torch.lerp(F.normalize(now, dim=-1), F.normalize(before, dim=-1), memory)
 
 
-def sees(class_logits: Float[Tensor, "B Q K1"]) -> Bool[Tensor, "B Q 1"]:
+def sees(class_logits: Float[Tensor, "*batch Q K1"]) -> Bool[Tensor, "*batch Q 1"]:
     """Which slots are more likely to see some object than none; only those have features worth remembering."""
     return class_logits.float().softmax(dim=-1)[..., -1:] < 0.5
 

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from nano import images, nano_model, random_frames
+from nano import hide, images, nano_config, nano_model, nano_preset, random_frames, squares
 
-from cavis.config import PAPER, RELEASED
+from cavis.checkpoints.files import ModelFile
+from cavis.checkpoints.hub import ReadyModel
+from cavis.config import OURS, PAPER, RELEASED
 from cavis.inference.offline import best_of_both
-from cavis.inference.online import RunningMean
+from cavis.inference.online import OnlinePredictor, RunningMean
 from cavis.inference.postprocess import Sizes, instance_masks, mask_probabilities
+from cavis.losses.criterion import TrackerCriterion
 from cavis.model import tracker as tracker_module
 from cavis.model.association import FrameLinker, match, take
 from cavis.model.context import ContextPooling, inner_boundary
@@ -161,6 +164,38 @@ def test_a_track_starts_where_it_was_seen_or_found_or_where_the_links_lead(monke
         after, found = (model.track(second, before)[1].reference for model in (seen, tracked))
         assert torch.equal(after, found) is sees
         assert torch.equal(after, before.reference) is not sees
+
+
+def test_hidden_objects_are_learned_as_no_object_and_have_no_mask_if_left_out():
+    whole = squares(0)
+    absent = hide(whole, (0, 0))
+    prediction = FrameLinker()(random_frames(frames=3, queries=8))[0]
+    terms = {}
+    for hidden in ("counted", "left_out"):
+        criterion = TrackerCriterion(nano_preset().loss, replace(OURS, hidden=hidden), 3)
+        for name, clip in (("absent", absent), ("seen", whole)):
+            terms[hidden, name] = criterion(prediction, (clip.targets,), torch.Generator().manual_seed(0))
+    for name in ("class", "mask", "dice"):
+        assert not torch.equal(terms["counted", "absent"][name], terms["left_out", "absent"][name])
+        assert torch.equal(terms["counted", "seen"][name], terms["left_out", "seen"][name])
+    logits = torch.zeros(4, 2, 4)
+    logits[:, 0, 1] = torch.tensor([3.0, 3.0, 0.0, 0.0])  # one track sees its object in half of the frames
+    logits[2:, 0, -1] = 9.0
+    logits[:, 1, -1] = 9.0  # the other one never does
+    mean, seen = (RunningMean(seen_only=seen_only) for seen_only in (False, True))
+    for window in logits.split(3):
+        mean.add(window)
+        seen.add(window)
+    np.testing.assert_allclose(seen.probabilities()[0], logits[:2, 0].mean(dim=0).softmax(dim=-1), atol=1e-6)
+    np.testing.assert_allclose(mean.probabilities()[0], logits[:, 0].mean(dim=0).softmax(dim=-1), atol=1e-6)
+    np.testing.assert_allclose(seen.probabilities()[1], mean.probabilities()[1])
+    frames = images(1, 3)[0].permute(0, 2, 3, 1).to(torch.uint8).numpy()
+    for hidden, visible in (("counted", True), ("left_out", False)):
+        model = nano_model()
+        model.tracker.heads.class_head.bias.data[-1] = 50.0  # nothing is seen anywhere
+        about = ModelFile("nano", "nano", nano_config(hidden=hidden), "tracker", "")
+        found = OnlinePredictor(ReadyModel(model, about, nano_preset().inference, "")).run(frames)
+        assert any(track.visible.any() for track in found.tracks) is visible
 
 
 @torch.no_grad()
