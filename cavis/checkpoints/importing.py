@@ -13,9 +13,13 @@ from cavis.checkpoints.files import STEP_COUNTER, CheckpointError, ModelFile, mo
 from cavis.checkpoints.official import Naming, current_name, naming_of, origin, reason_to_ignore
 from cavis.checkpoints.pickles import read_foreign
 from cavis.checkpoints.streaming import StreamedTensor, write_safetensors
-from cavis.config import STAGES, ModelConfig, Stage
+from cavis.config import STAGES, ModelConfig, Stage, VitAdapter
 from cavis.model import build_model
 from cavis.presets import PRESETS, get_preset
+
+VIT = "segmenter.backbone.vit."
+"""Where the entries lie that DINOv2 was trained for."""
+PATCHES = "patch_embed.proj.weight"
 
 
 class Piece(NamedTuple):
@@ -51,6 +55,20 @@ class ImportPlan:
     """Entries of the file that have another shape, each with both shapes in words."""
     unexplained: tuple[str, ...]
     """Entries of the file that nothing is known about."""
+    naming: Naming
+    """Whose names the file uses."""
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """What is missing although such a file should have it; DINOv2's are the ViT alone, the rest is learned."""
+        if self.naming == "dinov2":
+            return tuple(name for name in self.missing if name.startswith(VIT))
+        return self.missing
+
+    @property
+    def complete(self) -> bool:
+        """Whether the file is what it seems to be: all there, of the right shapes, and nothing beside."""
+        return bool(self.pieces) and not (self.lacking or self.misfits or self.unexplained)
 
     @property
     def used(self) -> int:
@@ -112,6 +130,7 @@ def plan_import(state: Mapping[str, Tensor], config: ModelConfig, stage: Stage) 
         tuple(missing),
         tuple(misfits.items()),
         (*(key for key, reason in reasons if reason is None), *doubles),
+        naming,
     )
 
 
@@ -125,19 +144,22 @@ def model_shapes(config: ModelConfig, stage: Stage) -> dict[str, tuple[int, ...]
 def import_checkpoint(source: Path, preset: str, stage: Stage, out: Path, *, partial: bool = False) -> ImportReport:
     """Write a checkpoint of CAVIS, Mask2Former or DINOv2 as a model file of ``preset`` after ``stage``.
 
-    Every entry of the file must be explained, and every entry of the model must be there. With ``partial`` what does
-    not fit is left out: a starting point for training, as DINOv2's weights always are. A CheckpointError says
-    otherwise which preset would fit; then nothing is written. Memory: the file is mapped, and one entry is copied at
-    a time.
+    Every entry of the file must be explained, and every entry of the model must be there; DINOv2's weights, a starting
+    point for training, are those of the ViT alone. With ``partial`` what does not fit is left out. A CheckpointError
+    says otherwise which preset would fit; then nothing is written. Memory: the file is mapped, and one entry is
+    copied at a time.
     """
     chosen = get_preset(preset)
     state = read_foreign(source)
     plan = plan_import(state, chosen.model, stage)
-    partial = partial or naming_of(state) == "dinov2"
+    if plan.naming == "dinov2" and stage != "segmenter":
+        raise CheckpointError(
+            f"expected --stage segmenter for {source}, which is DINOv2, a backbone to start from; got {stage}"
+        )
+    if not plan.pieces or not (partial or plan.complete):
+        raise CheckpointError(_complaint(source, plan, state, preset, stage))
     if partial:
         plan = _leave_out(plan)
-    if plan.unexplained or ((plan.missing or plan.misfits) and not partial) or not plan.pieces:
-        raise CheckpointError(_complaint(source, plan, state, preset, stage))
     about = ModelFile(
         name=out.stem,
         preset=preset,
@@ -200,8 +222,8 @@ def _has_numbers(piece: Piece, value: Tensor) -> bool:
 def _fits(piece: Piece, value: Tensor, naming: Naming) -> bool:
     if not _has_numbers(piece, value):
         return False
-    if naming == "dinov2" and piece.key.startswith("patch_embed."):
-        return value.shape[:2] == piece.shape[:2]
+    if naming == "dinov2" and piece.key == PATCHES:  # of any size, and square
+        return value.ndim == 4 and tuple(value.shape[:2]) == piece.shape[:2] and value.shape[2] == value.shape[3] > 1
     return tuple(value.shape) == _whole(piece)
 
 
@@ -227,7 +249,7 @@ def _entries(plan: ImportPlan, state: Mapping[str, Tensor]) -> Iterator[Streamed
 
 def _complaint(source: Path, plan: ImportPlan, state: Mapping[str, Tensor], preset: str, stage: Stage) -> str:
     shapes = tuple(words for _, words in plan.misfits)
-    parts = {"missing": plan.missing, "of another shape": shapes, "unexplained": plan.unexplained}
+    parts = {"missing": plan.lacking, "of another shape": shapes, "unexplained": plan.unexplained}
     words = [f"{len(names)} {kind} ({_some(names)})" for kind, names in parts.items() if names]
     return f"{source} does not fit preset {preset} after the {stage} stage: {'; '.join(words)}; {describe(state)}"
 
@@ -240,11 +262,14 @@ def _fits_preset(state: Mapping[str, Tensor], name: str, stage: Stage) -> bool:
     """Whether nothing is missing, left over or of another shape; classes and queries are looked at first."""
     config = get_preset(name).model
     naming = naming_of(state)
+    if naming == "dinov2":
+        width = state["cls_token"].shape[-1] if "cls_token" in state else None
+        known = isinstance(config.backbone, VitAdapter) and config.backbone.width == width
+        return known and plan_import(state, config, stage).complete
     sizes = {"heads.class_head.weight": config.num_classes + 1, "query_feature.weight": config.queries}
     for entry, size in sizes.items():
         source = origin(f"segmenter.query_decoder.{entry}", naming) if naming else None
         named = {current_name(key, naming): key for key in state} if naming else {}
         if source is None or source.key not in named or state[named[source.key]].shape[0] != size:
             return False
-    plan = plan_import(state, config, stage)
-    return not (plan.missing or plan.misfits or plan.unexplained)
+    return plan_import(state, config, stage).complete

@@ -129,7 +129,9 @@ def test_a_starting_point_keeps_what_fits_and_says_what_is_missing(tmp_path):
             assert torch.equal(value, state[origin(name, "released").key]) or "attention" in name, name
 
 
-def test_dinov2_becomes_the_frozen_part_of_the_adapter(tmp_path, monkeypatch):
+@pytest.fixture
+def dinov2(monkeypatch):
+    """DINOv2's file for a small adapter, whose preset is ``nano_vit``."""
     config = replace(nano_config(), backbone=VitAdapter(width=32, depth=4, heads=2, adapter_heads=2))
     preset = replace(nano_preset(), name="nano_vit", model=config)
     monkeypatch.setitem(presets.PRESETS, "nano_vit", lambda: preset)
@@ -138,6 +140,11 @@ def test_dinov2_becomes_the_frozen_part_of_the_adapter(tmp_path, monkeypatch):
     state = {key.removeprefix(prefix): value for key, value in whole.items() if key.startswith(prefix)}
     for extra in ("mask_token", "norm.weight", "norm.bias"):
         state[extra] = torch.zeros(32)
+    state["patch_embed.proj.weight"] = torch.randn(32, 3, 14, 14)
+    return state
+
+
+def test_dinov2_becomes_the_frozen_part_of_the_adapter(tmp_path, dinov2):
     corners = torch.randn(32, 3, 2, 2)
 
     def surface(side):  # bilinear between the corners, so that every size samples the same function
@@ -145,14 +152,60 @@ def test_dinov2_becomes_the_frozen_part_of_the_adapter(tmp_path, monkeypatch):
         ends = torch.stack((1 - ramp, ramp))
         return torch.einsum("kclm,ly,mx->kcyx", corners, ends, ends)
 
-    state["patch_embed.proj.weight"] = surface(14)
-    torch.save(state, tmp_path / "dinov2.pth")
+    dinov2["patch_embed.proj.weight"] = surface(14)
+    torch.save(dinov2, tmp_path / "dinov2.pth")
     report = import_checkpoint(tmp_path / "dinov2.pth", "nano_vit", "segmenter", tmp_path / "vit.safetensors")
     assert not any("vit." in name for name in report.plan.missing)
     assert "segmenter.backbone.extractors.0.query_norm.weight" in report.plan.missing
     _, ours = read_model_file(tmp_path / "vit.safetensors")
     kernel = ours["segmenter.backbone.vit.patches.weight"]
     torch.testing.assert_close(kernel, surface(16))
+
+
+def cut_short(state):
+    for key in [key for key in state if key.startswith("blocks.3.")]:
+        del state[key]
+
+
+def with_registers(state):
+    state["register_tokens"] = torch.zeros(1, 4, 32)
+
+
+def with_a_flat_kernel(state):
+    state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"][:, :, 0]
+
+
+def with_an_oblong_kernel(state):
+    state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"][..., :7]
+
+
+def with_other_positions(state):
+    state["pos_embed"] = state["pos_embed"][:, :100]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (cut_short, "missing (segmenter.backbone.vit.blocks.3."),
+        (with_registers, "1 unexplained (register_tokens)"),
+        (with_a_flat_kernel, "patch_embed.proj.weight is (32, 3, 14), expected (32, 3, 16, 16)"),
+        (with_an_oblong_kernel, "patch_embed.proj.weight is (32, 3, 14, 7), expected (32, 3, 16, 16)"),
+        (with_other_positions, "pos_embed is (1, 100, 32)"),
+    ],
+)
+def test_a_damaged_dinov2_is_refused_and_taken_in_parts_only_when_asked(tmp_path, dinov2, change, words):
+    change(dinov2)
+    text = refusal(tmp_path, dinov2, preset="nano_vit", stage="segmenter")
+    assert words in text
+    assert "extractors" not in text  # what DINOv2 never has is no fault of the file
+    out = tmp_path / "ours.safetensors"
+    assert import_checkpoint(tmp_path / "theirs.pth", "nano_vit", "segmenter", out, partial=True).plan.pieces
+
+
+def test_dinov2_in_the_wrong_place_is_told_the_right_one(tmp_path, dinov2):
+    assert "expected --stage segmenter" in refusal(tmp_path, dinov2, preset="nano_vit", stage="tracker")
+    text = refusal(tmp_path, dinov2, preset="nano", stage="segmenter")
+    assert text.endswith("--preset nano_vit --stage segmenter would fit")
 
 
 def test_the_stage_of_a_checkpoint_is_seen_from_its_names():
