@@ -1,6 +1,6 @@
 """From somebody else's checkpoint to a model file of ours, entry by entry; the names are in ``official``."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cavis.checkpoints.files import STEP_COUNTER, CheckpointError, ModelFile, model_header
-from cavis.checkpoints.official import Naming, current_name, naming_of, origin, reason_to_ignore
+from cavis.checkpoints.official import (
+    LAPLACIAN,
+    LAPLACIAN_VALUES,
+    Naming,
+    current_name,
+    naming_of,
+    origin,
+    reason_to_ignore,
+)
 from cavis.checkpoints.pickles import read_foreign
 from cavis.checkpoints.streaming import StreamedTensor, write_safetensors
 from cavis.config import STAGES, ModelConfig, Stage, VitAdapter
@@ -123,7 +131,13 @@ def plan_import(state: Mapping[str, Tensor], config: ModelConfig, stage: Stage) 
         if not name.endswith(STEP_COUNTER):
             missing.append(name)
     accounted = {piece.key for piece in pieces.values()} | misfits.keys()
-    reasons = [(key, _reason(name, stage)) for name, key in named.items() if key not in accounted]
+    used = {name for name, key in named.items() if key in accounted}
+    later = _later_names(named.keys() - used, naming, config, stage)
+    reasons = [
+        (key, "of a later stage" if name in later else reason_to_ignore(name, naming, used))
+        for name, key in named.items()
+        if name not in used
+    ]
     return ImportPlan(
         pieces,
         tuple((key, reason) for key, reason in reasons if reason is not None),
@@ -158,6 +172,7 @@ def import_checkpoint(source: Path, preset: str, stage: Stage, out: Path, *, par
         )
     if not plan.pieces or not (partial or plan.complete):
         raise CheckpointError(_complaint(source, plan, state, preset, stage))
+    _check_values(source, plan, state)
     if partial:
         plan = _leave_out(plan)
     about = ModelFile(
@@ -227,12 +242,13 @@ def _fits(piece: Piece, value: Tensor, naming: Naming) -> bool:
     return tuple(value.shape) == _whole(piece)
 
 
-def _reason(name: str, stage: Stage) -> str | None:
-    """Why an entry of the file is not used by a model of ``stage``; None if there is no reason."""
+def _later_names(names: Iterable[str], naming: Naming, config: ModelConfig, stage: Stage) -> set[str]:
+    """What a later stage's model would find in a file of such names; it is built only if there can be something."""
     later = STAGES[STAGES.index(stage) + 1 :]
-    if name.split(".")[0] in later:
-        return "of a later stage"
-    return reason_to_ignore(name)
+    if not any(name.startswith(tuple(f"{one}." for one in later)) for name in names):
+        return set()
+    origins = (origin(name, naming) for name in model_shapes(config, later[-1]))
+    return {source.key for source in origins if source is not None}
 
 
 def _leave_out(plan: ImportPlan) -> ImportPlan:
@@ -240,6 +256,18 @@ def _leave_out(plan: ImportPlan) -> ImportPlan:
     shapes = tuple((key, "of another shape") for key, _ in plan.misfits)
     rest = tuple((key, "no place in this model") for key in plan.unexplained)
     return replace(plan, ignored=plan.ignored + shapes + rest, misfits=(), unexplained=())
+
+
+def _check_values(source: Path, plan: ImportPlan, state: Mapping[str, Tensor]) -> None:
+    """A CheckpointError names weights that are not finite, and a constant that is not the one the model computes."""
+    broken = {piece.key for piece in plan.pieces.values() if not piece.take(state).isfinite().all()}
+    if broken:
+        some = _some(tuple(sorted(broken)))
+        raise CheckpointError(f"expected finite weights in {source}, but {len(broken)} entries are not ({some})")
+    for key, _ in plan.ignored:
+        if current_name(key, plan.naming) == LAPLACIAN and state[key].flatten().tolist() != [*LAPLACIAN_VALUES]:
+            values = state[key].flatten()[:9].tolist()
+            raise CheckpointError(f"expected {key} of {source} to be 8 amid -1, the constant of Eq. 5; got {values}")
 
 
 def _entries(plan: ImportPlan, state: Mapping[str, Tensor]) -> Iterator[StreamedTensor]:

@@ -72,6 +72,49 @@ def test_an_unexplained_entry_is_an_error(tmp_path):
     assert "1 unexplained (tracker.surprise)" in refusal(tmp_path, state)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "foo.criterion.bar",
+        "criterion.foo",
+        "junk.laplacian",
+        "backbone.junk.mask_token",
+        "norm.weight",
+        "mask_token",
+        "backbone.vit_module.mask_token",
+        "backbone.vit_module.norm.weight",
+        "backbone.layers.0.blocks.0.attn.relative_position_index",
+        "junk.num_batches_tracked",
+    ],
+)
+def test_only_what_stands_beside_its_owner_is_ignored(name):
+    """What is idle in one kind of file, or in one model, is unexplained in another."""
+    state = released(nano_model()) | {name: torch.zeros(2)}
+    assert plan_import(state, nano_config(), "tracker").unexplained == (name,)
+
+
+@pytest.mark.parametrize("name", ["tracker.surprise", "tracker.transformer_ffn_layers.9.norm.weight", "refiner.x"])
+def test_only_what_a_later_stage_would_use_is_taken_for_its_own(name):
+    state = released(nano_model(stage="refiner")) | {name: torch.zeros(2)}
+    plan = plan_import(state, nano_config(), "segmenter")
+    assert plan.unexplained == (name,)
+    assert sum(reason == "of a later stage" for _, reason in plan.ignored) > 50
+
+
+def test_another_laplacian_is_refused(tmp_path):
+    """Boundaries would be others: a mask's outside, or of the four neighbours only."""
+    for values in ([[0, -1, 0], [-1, 4, -1], [0, -1, 0]], [[1, 1, 1], [1, -8, 1], [1, 1, 1]]):
+        state = released(nano_model()) | {"sem_seg_head.predictor.laplacian": torch.tensor([[values]]).float()}
+        assert "expected sem_seg_head.predictor.laplacian of" in refusal(tmp_path, state)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value):
+    state = released(nano_model())
+    state["tracker.ctx_query_embed.bias"][3] = value
+    assert "1 entries are not (tracker.ctx_query_embed.bias)" in refusal(tmp_path, state)
+
+
 def test_a_missing_entry_is_an_error(tmp_path):
     state = released(nano_model())
     del state["tracker.ctx_query_embed.bias"]
