@@ -149,14 +149,15 @@ def read_record(record: Path) -> Fingerprint | None:
 
 
 def is_web_page(head: bytes) -> bool:
-    """Whether a file begins as HTML does, whatever its name says."""
+    """Whether a file begins as HTML or XML does, or as Google's errors in JSON, whatever its name says."""
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    return start.startswith((b"<!doctype html", b"<html", b"<head"))
+    pages = (b"<!doctype", b"<html", b"<head", b"<body", b"<!--", b"<?xml")
+    return start.startswith(pages) or re.match(rb'\{\s*"error"', start) is not None
 
 
 _PAGE = (
-    "a web page came instead of the file (its limit of downloads a day is reached, or it asks to confirm or to sign "
-    "in); open that address in a browser"
+    "a web page or a message came instead of the file (its limit of downloads a day is reached, or it asks to "
+    "confirm or to sign in); open that address in a browser"
 )
 
 

@@ -49,6 +49,15 @@ class Piece(NamedTuple):
         return value.float() if value.dtype == torch.float64 else value
 
 
+class Misfit(NamedTuple):
+    """One of our entries whose place in the file is taken by something of another shape or kind."""
+
+    name: str
+    key: str
+    words: str
+    """What it is, and what was expected."""
+
+
 @dataclass(frozen=True)
 class ImportPlan:
     """What becomes of every entry of a checkpoint, and where every entry of the model comes from."""
@@ -59,8 +68,7 @@ class ImportPlan:
     """Entries of the file that are not used, each with the reason."""
     missing: tuple[str, ...]
     """Entries of the model that the file does not have."""
-    misfits: tuple[tuple[str, str], ...]
-    """Entries of the file that have another shape, each with both shapes in words."""
+    misfits: tuple[Misfit, ...]
     unexplained: tuple[str, ...]
     """Entries of the file that nothing is known about."""
     naming: Naming
@@ -96,6 +104,8 @@ class ImportReport:
     out: Path
     size: int
     """Of the written file, in bytes."""
+    same_shapes: tuple[str, ...] = ()
+    """Presets whose checkpoints would have been taken as well, though they mean other classes."""
 
     def lines(self) -> list[str]:
         """The report in words: counts, then every entry that was not used and every one that is missing."""
@@ -104,8 +114,16 @@ class ImportReport:
             f"{plan.used} entries used for {len(plan.pieces)} of the model, {len(plan.ignored)} ignored, "
             f"{len(plan.missing)} missing -> {self.out} ({self.size / 2**20:.1f} MiB)"
         ]
+        if self.same_shapes:
+            lines.append(f"checkpoints of {' and '.join(self.same_shapes)} look the same: {_SAME_SHAPES}")
         lines += [f"ignored {key}: {reason}" for key, reason in plan.ignored]
         return lines + [f"missing {name}: to be learned" for name in plan.missing]
+
+    def listing(self) -> list[str]:
+        """The same, and every entry that was used, with what became of it."""
+        used = [f"used {piece.key} -> {name}" for name, piece in self.plan.pieces.items()]
+        first, *rest = self.lines()
+        return [first, *used, *rest]
 
 
 def plan_import(state: Mapping[str, Tensor], config: ModelConfig, stage: Stage) -> ImportPlan:
@@ -120,17 +138,17 @@ def plan_import(state: Mapping[str, Tensor], config: ModelConfig, stage: Stage) 
             f"expected a checkpoint of CAVIS, Mask2Former or DINOv2; got entries of other names, such as {some}"
         )
     named, doubles = _by_name(state, naming)
-    pieces, missing, misfits = {}, [], {}
+    pieces, missing, misfits = {}, [], []
     for name, shape in model_shapes(config, stage).items():
         piece = _find(name, shape, naming, named)
         if piece is not None and _fits(piece, state[piece.key], naming):
             pieces[name] = piece
             continue
         if piece is not None:
-            misfits[piece.key] = _misfit(piece, state[piece.key])
-        if not name.endswith(STEP_COUNTER):
+            misfits.append(Misfit(name, piece.key, _misfit(piece, state[piece.key])))
+        elif not name.endswith(STEP_COUNTER):
             missing.append(name)
-    accounted = {piece.key for piece in pieces.values()} | misfits.keys()
+    accounted = {piece.key for piece in pieces.values()} | {misfit.key for misfit in misfits}
     used = {name for name, key in named.items() if key in accounted}
     later = _later_names(named.keys() - used, naming, config, stage)
     reasons = [
@@ -142,7 +160,7 @@ def plan_import(state: Mapping[str, Tensor], config: ModelConfig, stage: Stage) 
         pieces,
         tuple((key, reason) for key, reason in reasons if reason is not None),
         tuple(missing),
-        tuple(misfits.items()),
+        tuple(misfits),
         (*(key for key, reason in reasons if reason is None), *doubles),
         naming,
     )
@@ -184,14 +202,37 @@ def import_checkpoint(source: Path, preset: str, stage: Stage, out: Path, *, par
         missing=plan.missing,
     )
     write_safetensors(out, _entries(plan, state), model_header(about))
-    return ImportReport(plan, out, out.stat().st_size)
+    return ImportReport(plan, out, out.stat().st_size, same_shapes(preset) if plan.naming != "dinov2" else ())
 
 
 def describe(state: Mapping[str, Tensor]) -> str:
     """Which presets a checkpoint would fit, in words."""
     stage = stage_of(state)
     fitting = [name for name in PRESETS if _fits_preset(state, name, stage)]
-    return f"--preset {' or '.join(fitting)} --stage {stage} would fit" if fitting else "no preset fits it"
+    fitting = [
+        name for name in fitting if name.removesuffix("_paper") == name or name.removesuffix("_paper") not in fitting
+    ]
+    if not fitting:
+        return "no preset fits it"
+    alike = len({get_preset(name).model.categories for name in fitting}) > 1 and naming_of(state) != "dinov2"
+    doubt = f" ({_SAME_SHAPES})" if alike else ""
+    return f"--preset {' or '.join(fitting)} --stage {stage} would fit{doubt}"
+
+
+_SAME_SHAPES = "their classes are as many, but not the same: a file does not say which it means"
+
+
+def same_shapes(preset: str) -> tuple[str, ...]:
+    """Presets that differ in nothing but the names of their classes: YouTube-VIS 2019 and 2021 have 40 each."""
+    model = get_preset(preset).model
+    others = ((name, get_preset(name).model) for name in PRESETS)
+    return tuple(
+        name
+        for name, other in others
+        if other.categories != model.categories
+        and other.num_classes == model.num_classes
+        and replace(other, categories=model.categories) == model
+    )
 
 
 def stage_of(state: Mapping[str, Tensor]) -> Stage:
@@ -253,9 +294,10 @@ def _later_names(names: Iterable[str], naming: Naming, config: ModelConfig, stag
 
 def _leave_out(plan: ImportPlan) -> ImportPlan:
     """A plan for a starting point: what is left over or has another shape counts as ignored."""
-    shapes = tuple((key, "of another shape") for key, _ in plan.misfits)
+    shapes = tuple(dict.fromkeys((misfit.key, "of another shape") for misfit in plan.misfits))
     rest = tuple((key, "no place in this model") for key in plan.unexplained)
-    return replace(plan, ignored=plan.ignored + shapes + rest, misfits=(), unexplained=())
+    names = tuple(misfit.name for misfit in plan.misfits if not misfit.name.endswith(STEP_COUNTER))
+    return replace(plan, ignored=plan.ignored + shapes + rest, missing=plan.missing + names, misfits=(), unexplained=())
 
 
 def _check_values(source: Path, plan: ImportPlan, state: Mapping[str, Tensor]) -> None:
@@ -276,7 +318,7 @@ def _entries(plan: ImportPlan, state: Mapping[str, Tensor]) -> Iterator[Streamed
 
 
 def _complaint(source: Path, plan: ImportPlan, state: Mapping[str, Tensor], preset: str, stage: Stage) -> str:
-    shapes = tuple(words for _, words in plan.misfits)
+    shapes = tuple(dict.fromkeys(misfit.words for misfit in plan.misfits))
     parts = {"missing": plan.lacking, "of another shape": shapes, "unexplained": plan.unexplained}
     words = [f"{len(names)} {kind} ({_some(names)})" for kind, names in parts.items() if names]
     return f"{source} does not fit preset {preset} after the {stage} stage: {'; '.join(words)}; {describe(state)}"

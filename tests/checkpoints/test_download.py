@@ -138,7 +138,7 @@ def test_without_a_server_the_address_is_named(tmp_path):
 def test_a_web_page_is_not_taken_for_the_file(server, tmp_path, content_type):
     behaviour, address = server
     behaviour.body, behaviour.content_type = QUOTA_PAGE, content_type
-    with pytest.raises(DownloadError, match="a web page came instead"):
+    with pytest.raises(DownloadError, match="a web page or a message came instead"):
         fetch(Url(f"{address}/weights.pkl"), tmp_path / "w.pkl")
     assert names(tmp_path) == []
 
@@ -326,6 +326,11 @@ def test_a_damaged_record_counts_as_none(tmp_path, text):
     [
         (QUOTA_PAGE, True),
         (b"\xef\xbb\xbf\r\n <HTML lang='en'>", True),
+        (b"<!-- saved from url --><html>", True),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', True),
+        (b'{\n "error": {\n  "code": 403,\n  "message": "The download quota is exceeded."', True),
+        (b'\x40\x00\x00\x00\x00\x00\x00\x00{"error":{"dtype":"F32"', False),
+        (b'{"metadata": {"total_size": 3}}', False),
         (b"PK\x03\x04<html>", False),
         (b"\x80\x04\x95", False),
         (b"", False),

@@ -10,7 +10,7 @@ from nano import images, nano_config, nano_model, nano_preset
 from cavis import presets
 from cavis.checkpoints.files import CheckpointError, read_model_file
 from cavis.checkpoints.hub import load_model
-from cavis.checkpoints.importing import import_checkpoint, plan_import, stage_of
+from cavis.checkpoints.importing import import_checkpoint, plan_import, same_shapes, stage_of
 from cavis.checkpoints.official import TABLES, naming_of, origin
 from cavis.config import RELEASED, STAGES, Swin, VitAdapter
 from cavis.model import build_model
@@ -125,6 +125,36 @@ def test_a_checkpoint_of_another_data_set_names_the_preset_that_fits(tmp_path):
     text = refusal(tmp_path, released(nano_model()), preset="nano_other")
     assert "sem_seg_head.predictor.class_embed.weight is (4, 32), expected (5, 32)" in text
     assert "--preset nano --stage tracker would fit" in text
+    assert "missing" not in text  # what is there in another shape is not missing too
+
+
+def test_the_paper_reading_is_not_advised_where_the_released_one_fits(tmp_path, monkeypatch):
+    monkeypatch.setitem(presets.PRESETS, "nano_paper", nano_preset)
+    assert refusal(tmp_path, released(nano_model()), preset="nano_other").endswith(
+        "--preset nano --stage tracker would fit"
+    )
+
+
+def test_classes_that_are_as_many_but_not_the_same_are_said_not_to_be_told_apart(tmp_path, monkeypatch):
+    """As YouTube-VIS 2019 and 2021."""
+    assert same_shapes("ytvis19_r50") == ("ytvis21_r50",)
+    assert same_shapes("ovis_vitl") == same_shapes("coco_r50") == ()
+    preset = replace(nano_preset(), name="nano_twin")
+    twin = replace(preset, model=replace(preset.model, categories=("x", "y", "z")))
+    monkeypatch.setitem(presets.PRESETS, "nano_twin", lambda: twin)
+    text = refusal(tmp_path, released(nano_model()), preset="nano_other")
+    assert "--preset nano or nano_twin --stage tracker would fit (their classes are as many, but not the same" in text
+    report = import_checkpoint(tmp_path / "theirs.pth", "nano", "tracker", tmp_path / "ours.safetensors")
+    assert any(line.startswith("checkpoints of nano_twin look the same") for line in report.lines())
+
+
+def test_the_listing_names_every_entry_of_the_file_and_of_the_model(tmp_path):
+    state = released(nano_model(stage="refiner"))
+    torch.save(state, tmp_path / "theirs.pth")
+    report = import_checkpoint(tmp_path / "theirs.pth", "nano", "segmenter", tmp_path / "ours.safetensors")
+    words = [line.replace(":", "").split() for line in report.listing()]
+    assert {word[1] for word in words if word[0] in ("used", "ignored")} == state.keys()
+    assert {word[3] for word in words if word[0] == "used"} == nano_model(stage="segmenter").state_dict().keys()
 
 
 def test_a_checkpoint_of_an_earlier_stage_names_its_stage(tmp_path):
@@ -160,6 +190,7 @@ def test_a_starting_point_keeps_what_fits_and_says_what_is_missing(tmp_path):
     out = tmp_path / "ours.safetensors"
     report = import_checkpoint(tmp_path / "theirs.pth", "nano", "segmenter", out, partial=True)
     assert any("class_embed.weight: of another shape" in line for line in report.lines())
+    assert "segmenter.query_decoder.heads.class_head.weight" in report.plan.missing
     assert "segmenter.context_mlp.layers.0.weight" in report.plan.missing
     with pytest.raises(CheckpointError, match="a starting point for training"):
         load_model(str(out), "cpu")
