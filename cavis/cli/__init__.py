@@ -11,7 +11,7 @@ import typer
 from cavis.cli.data import check, data, synthesize
 from cavis.cli.evaluate import evaluate
 from cavis.cli.info import info
-from cavis.cli.models import import_weights, zoo, zoo_get
+from cavis.cli.models import import_weights, zoo, zoo_get, zoo_show
 from cavis.cli.track import track
 from cavis.cli.train import INTERRUPTED, train
 
@@ -32,6 +32,7 @@ for command in (track, synthesize, train, evaluate, import_weights, info):
     app.command()(command)
 zoo_app.callback(invoke_without_command=True)(zoo)
 zoo_app.command("get")(zoo_get)
+zoo_app.command("show")(zoo_show)
 app.add_typer(zoo_app)
 data_app.callback()(data)
 data_app.command("check")(check)
