@@ -27,6 +27,9 @@ from cavis.checkpoints.download import (
 )
 from cavis.config import Stage
 
+WEIGHTS = {"r50": 200, "swint": 190, "swins": 275, "swinb": 430, "swinl": 900, "vitl": 1400}
+"""Megabytes of a model's weights, about, by backbone."""
+
 
 @dataclass(frozen=True)
 class Numbers:
@@ -64,6 +67,11 @@ class ZooEntry:
     terms: Terms
     paper: Numbers = Numbers()
 
+    @property
+    def megabytes(self) -> int:
+        """Of its weights, about."""
+        return WEIGHTS.get(self.backbone, 200)
+
     def row(self) -> tuple[str, ...]:
         """Name, data, backbone, stage, AP, VPQ, STQ, where it is published, and a star once it is here."""
         numbers = (self.paper.ap, self.paper.vpq, self.paper.stq)
@@ -80,11 +88,12 @@ class ZooEntry:
         numbers = {"AP": self.paper.ap, "VPQ": self.paper.vpq, "STQ": self.paper.stq}
         shown = ", ".join(f"{name} {value:.3f}" for name, value in numbers.items() if value is not None)
         record = read_record(_record(self))
+        came = f"{record.size:,} bytes came on {record.day}" if record else "its file may have more beside them"
         facts = {
             "trained on": f"{self.data}, {self.backbone}, {self.stage} stage; preset {self.preset}",
             "the paper's numbers": shown or "none",
             "address": self.source.address,
-            "size": f"{record.size:,} bytes on {record.day}" if record else "not known before the first download",
+            "size": f"about {self.megabytes} MB of weights; {came}",
             "cached": str(cached_path(self)) if is_cached(self) else f"no; cavis zoo get {self.name} fetches it",
         }
         return "\n".join((self.name, *(f"{name}: {fact}" for name, fact in facts.items()), self.credit()))

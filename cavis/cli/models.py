@@ -25,8 +25,7 @@ def zoo(context: typer.Context) -> None:
             table.add_row(*entry.row())
         Console().print(table)
         typer.echo(f"numbers: the paper's, as fractions; * is here already, in {cache_folder()}")
-        typer.echo("to fetch one: cavis zoo get NAME")
-        typer.echo("every one has its own terms (most forbid commercial use): cavis zoo show NAME")
+        typer.echo("its terms and all else: cavis zoo show NAME; to fetch it: cavis zoo get NAME")
 
 
 def zoo_show(name: Annotated[str, typer.Argument(help="As `cavis zoo` lists it.", show_default=False)]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cavis.cli.shared import Device, progress_bar
+from cavis.cli.shared import Device, bring, progress_bar
 
 if TYPE_CHECKING:
     from cavis.config import Preset, Stage, StageConfig
@@ -99,6 +99,7 @@ def _train_own(own: str, out: Path, steps: int | None, how: _How) -> None:
 
     begun = (out / START).exists()
     _check_begun(out, begun=begun, resume=how.resume, what=START)
+    bring(own)
     source = find_model(own)
     plan = own_preset(read_model_file(source)[0], categories_of(how.data), steps)
     if not begun:

@@ -12,8 +12,6 @@ from cavis.config import InferenceConfig, Stage
 from cavis.demo.pace import first_guess
 from cavis.presets import get_preset
 
-WEIGHTS = {"r50": 200, "swint": 190, "swins": 275, "swinb": 430, "swinl": 900, "vitl": 1400}
-"""Megabytes of a published model's weights, about, by backbone."""
 SUBJECTS = {
     "coco": "everyday things",
     "ytvis19": "people, animals, vehicles",
@@ -106,7 +104,7 @@ def published_offer(entry: ZooEntry) -> Offer:
     """The offer of a published checkpoint; its file is not opened."""
     preset, path = get_preset(entry.preset), cached_path(entry)
     here, model = is_cached(entry), preset.model
-    megabytes = path.stat().st_size / 1e6 if here else float(WEIGHTS.get(entry.backbone, 200))
+    megabytes = path.stat().st_size / 1e6 if here else float(entry.megabytes)
     return Offer(
         name=entry.name,
         about=_kinds(len(model.categories), SUBJECTS.get(entry.data, "")),

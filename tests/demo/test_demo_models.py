@@ -23,7 +23,7 @@ from cavis.demo.jobs import Job, JobStore
 from cavis.demo.limits import DemoLimits, Part
 from cavis.demo.model_handlers import ModelHandlers, choices
 from cavis.demo.models import ModelError, Models
-from cavis.demo.offers import WEIGHTS, published_offer
+from cavis.demo.offers import published_offer
 from cavis.demo.tracking import Tracker
 from cavis.demo.viewer import View
 from cavis.inference.offline import OfflinePredictor
@@ -175,7 +175,7 @@ def test_the_size_told_is_that_of_the_weights(name: str):
         for side in shape:
             product *= side
         count += product
-    assert published_offer(entry).megabytes == WEIGHTS[entry.backbone] == pytest.approx(4 * count / 1e6, rel=0.15)
+    assert published_offer(entry).megabytes == zoo.WEIGHTS[entry.backbone] == pytest.approx(4 * count / 1e6, rel=0.15)
 
 
 def test_a_model_is_loaded_once_and_only_the_last_one_is_kept(ready: ReadyModel, monkeypatch):

@@ -90,6 +90,7 @@ def test_terms_are_told_before_anything_is_fetched(cavis, publish, tmp_path):
     for command in (
         ("zoo", "get", "nano_tracker"),
         ("track", tmp_path / "clip", "--model", "nano-tracker", "--out", tmp_path / "out"),
+        ("train", "--data", "twins", "--from", "nano-tracker", "--out", tmp_path / "mine"),
     ):
         code, out, err = cavis(*command)
         assert code == 1
@@ -113,8 +114,8 @@ def test_a_model_of_the_zoo_is_shown_before_and_after_it_was_fetched(cavis, publ
             assert "@misc{lee2024cavis" in card
     assert "cached: no; cavis zoo get nano_tracker fetches it" in before
     assert f"cached: {cache / 'nano_tracker.safetensors'}" in after
-    assert "size: not known" in before
-    assert f"size: {len(body):,} bytes" in after
+    assert "size: about 200 MB of weights" in before
+    assert f"{len(body):,} bytes came" in after
 
 
 def test_a_name_that_is_not_in_the_zoo_is_answered_with_the_nearest(cavis):
