@@ -11,16 +11,19 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 from benchmarks import reference
 from benchmarks.setting import Setting, ready_model
 from cavis.config import ModelConfig
+from cavis.inference.offline import OfflinePredictor
 from cavis.inference.online import OnlinePredictor, windows
 from cavis.inference.postprocess import to_network
 from cavis.inference.second_pass import RgbFrame
 from cavis.model.backbones import ResNetMaps, build_backbone
 from cavis.model.cavis import Cavis
 
-Who = Literal["ours", "reference", "our_segmenter", "transformers_segmenter"]
+Who = Literal["ours", "reference", "our_segmenter", "transformers_segmenter", "offline"]
 """The first two track a clip from its frames to its run-length masks. The last two only segment it, a yardstick for the
-part that both have (transformers' Mask2Former has random weights of its own, and no context branch)."""
+part that both have (transformers' Mask2Former has random weights of its own, and no context branch). The last one has a
+refiner on top: only its memory is looked at, for it keeps the embeddings of the whole clip."""
 CONTESTANTS: tuple[Who, ...] = get_args(Who)
+TIMED: tuple[Who, ...] = tuple(who for who in CONTESTANTS if who != "offline")
 
 Run = Callable[[Iterable[RgbFrame]], object]
 
@@ -29,6 +32,8 @@ def contestant(who: Who, setting: Setting, model: Cavis) -> Run:
     """What one of them does with the frames of a clip."""
     if who == "ours":
         return OnlinePredictor(ready_model(model, setting)).run
+    if who == "offline":
+        return OfflinePredictor(ready_model(model, setting)).run
     if who == "reference":
         return partial(reference.run, model, sizes=setting.sizes, top_k=setting.top_k)
     segmenter = model.segmenter

@@ -27,7 +27,7 @@ def peak_memory(who: Who, frames: int, setting: Setting) -> int:
 
 def measure_here(who: Who, frames: int, setting: Setting) -> int:
     """The same in this process, which must not have done anything before that was larger."""
-    run = contestant(who, setting, random_model(setting.model))
+    run = contestant(who, setting, random_model(setting.model, "refiner" if who == "offline" else "tracker"))
     base = _status("VmRSS")
     run(pictures(setting, frames))
     return _status("VmHWM") - base

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cavis.checkpoints.files import ModelFile
 from cavis.checkpoints.hub import ReadyModel
-from cavis.config import InferenceConfig, ModelConfig, model_config_from_json, model_config_to_json
+from cavis.config import InferenceConfig, ModelConfig, Stage, model_config_from_json, model_config_to_json
 from cavis.inference.postprocess import Sizes
 from cavis.model import Cavis, build_model
 from cavis.model.deformable_attention import DeformableAttention
@@ -60,13 +60,13 @@ def quick() -> Setting:
     return replace(full(), height=128, width=224, frames=3, repeats=3)
 
 
-def random_model(config: ModelConfig) -> Cavis:
+def random_model(config: ModelConfig, stage: Stage = "tracker") -> Cavis:
     """An untrained model in evaluation mode, the same one every time.
 
     What starts as zeros is filled, so that the deformable attention looks somewhere else in every cell.
     """
     torch.manual_seed(0)
-    model = build_model(config).eval().requires_grad_(False)
+    model = build_model(config, stage).eval().requires_grad_(False)
     for module in model.modules():
         if isinstance(module, DeformableAttention):
             for layer in (module.offsets, module.weights):
@@ -78,7 +78,8 @@ def ready_model(model: Cavis, setting: Setting) -> ReadyModel:
     """The model as the predictors take it."""
     short, long = sorted((setting.height, setting.width))
     inference = InferenceConfig(short_side=short, max_side=long, top_k=setting.top_k, window=3)
-    about = ModelFile("random", "ovis_r50", setting.model, "tracker", "")
+    stage = "tracker" if model.refiner is None else "refiner"
+    about = ModelFile("random", "ovis_r50", setting.model, stage, "")
     return ReadyModel(model, about, inference, "")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from benchmarks.contestants import CONTESTANTS, Who, contestant
+from benchmarks.contestants import TIMED, Who, contestant
 from benchmarks.flops import count_flops
 from benchmarks.memory import peak_memory
 from benchmarks.setting import Setting, pictures, random_model
@@ -12,19 +12,19 @@ Numbers = dict[str, float]
 Tell = Callable[[str], None]
 """Hears what has just been done."""
 
-WATCHED: tuple[Who, ...] = ("ours", "reference")
+WATCHED: tuple[Who, ...] = ("ours", "reference", "offline")
 """Whose memory is measured."""
 
 
 def steps(setting: Setting) -> int:
     """How often :func:`measure` tells that something is done."""
-    return (setting.repeats + 2) * len(CONTESTANTS) + 2 * len(WATCHED)
+    return (setting.repeats + 2) * len(TIMED) + 2 * len(WATCHED)
 
 
 def measure(setting: Setting, tell: Tell) -> Numbers:
     """All numbers by name: the ratios, and for everyone GFLOPs and seconds a frame and peak memory in MiB."""
     model, clip = random_model(setting.model), list(pictures(setting, setting.frames))
-    runs = {who: contestant(who, setting, model) for who in CONTESTANTS}
+    runs = {who: contestant(who, setting, model) for who in TIMED}
     work = {who: lambda run=run: run(clip) for who, run in runs.items()}
     numbers: Numbers = {}
     for who, run in work.items():
@@ -47,4 +47,5 @@ def ratios(numbers: Numbers) -> Numbers:
         "time_ratio_to_transformers": numbers["seconds_per_frame.our_segmenter"]
         / numbers["seconds_per_frame.transformers_segmenter"],
         "memory_ratio_long_over_short": numbers["peak_mib_long.ours"] / numbers["peak_mib_short.ours"],
+        "memory_ratio_offline": numbers["peak_mib_long.offline"] / numbers["peak_mib_short.offline"],
     }

@@ -248,7 +248,7 @@ def released(data: str, backbone: Backbone, reading: Reading = RELEASED, *, suff
             top_k=data_set.top_k,
         ),
         rules=CORRECTED if reading is PAPER else data_set.rules,
-        world=f"I was trained on {data_set.title}: {len(data_set.names)} kinds of things.",
+        world=f"I was trained on {data_set.title}: {len(data_set.names)} kinds of things{' and stuff' * panoptic}.",
     )
 
 
@@ -262,7 +262,8 @@ def mask2former(name: str, backbone: Backbone, queries: int = 100, *, panoptic: 
         model=replace(base.model, categories=names, stuff=len(names) - len(categories.COCO), queries=queries),
         rules=CORRECTED,
         inference=replace(base.inference, task="panoptic" if panoptic else "instance", top_k=20),
-        world="I was trained on the pictures of COCO: 80 kinds of everyday things. I link frames without a tracker.",
+        world=f"I was trained on the pictures of COCO: {len(names)} kinds of everyday things"
+        f"{' and stuff' * panoptic}. I link frames without a tracker.",
     )
 
 
@@ -310,6 +311,6 @@ PRESETS: dict[str, Callable[[], Preset]] = _all_presets()
 def get_preset(name: str) -> Preset:
     """A preset by name; a ValueError names the nearest ones."""
     if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=3) or sorted(PRESETS)
+        near = get_close_matches(name, PRESETS, n=3) or ("tiny", "ovis_r50", "ytvis19_swinl", "vipseg_vitl", "coco_r50")
         raise ValueError(f"expected a preset such as {', '.join(near)}; got {name!r}")
     return PRESETS[name]()

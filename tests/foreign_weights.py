@@ -11,7 +11,8 @@ from cavis.model import Cavis
 
 def released(model: Cavis) -> dict[str, torch.Tensor]:
     """A model's weights as the released code would have named and joined them."""
-    state: dict[str, torch.Tensor] = {"sem_seg_head.predictor.laplacian": torch.zeros(1, 1, 3, 3)}
+    laplacian = torch.tensor([[[[-1.0, -1, -1], [-1, 8, -1], [-1, -1, -1]]]])
+    state: dict[str, torch.Tensor] = {"sem_seg_head.predictor.laplacian": laplacian}
     thirds: dict[str, dict[int, torch.Tensor]] = {}
     for name, value in model.state_dict().items():
         source = origin(name, "released")

@@ -25,6 +25,10 @@ class Behaviour:
     attachment: bool = True
     pages: dict[str, bytes] = field(default_factory=dict)
     """Paths that show a page instead."""
+    elsewhere: str | None = None
+    """Where the file itself lies, as the hub's large files do; only its size and hash are told here."""
+    tokens: list[str | None] = field(default_factory=list)
+    """The Authorization header of every request so far."""
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     """Path and Range header of every request so far."""
     sent: int = 0
@@ -48,6 +52,7 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         asked_range = self.headers.get("Range")
         this.asked.append((self.path, asked_range))
+        this.tokens.append(self.headers.get("Authorization"))
         if this.status != 200:
             self.send_error(this.status)
             return
@@ -60,6 +65,10 @@ class Handler(BaseHTTPRequestHandler):
             "X-Repo-Commit": "0" * 40,
             "Accept-Ranges": "bytes" if this.ranges else "none",
         }
+        if this.elsewhere is not None:
+            linked = {"X-Linked-Size": str(len(this.body)), "X-Linked-ETag": headers["ETag"]}
+            self._send(302, b"", headers | linked | {"Location": this.elsewhere}, with_body)
+            return
         if this.attachment:
             headers["Content-Disposition"] = 'attachment; filename="weights.pth"'
         start = int(asked_range.removeprefix("bytes=").split("-")[0]) if asked_range and this.ranges else 0

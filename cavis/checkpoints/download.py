@@ -7,12 +7,16 @@ One process at a time may download to a path: callers hold a lock.
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfFileMetadata
 
 Progress = Callable[[int, int | None], None]
 """Is told bytes done and bytes in all (None: the server does not say)."""
@@ -20,6 +24,8 @@ Progress = Callable[[int, int | None], None]
 RETRIES = 2
 SILENCE = 30.0
 """Seconds without an answer after which a server counts as not there."""
+PORTION = 2**19
+"""Bytes of the hub's files that are written at a time."""
 
 
 class DownloadError(OSError):
@@ -143,14 +149,15 @@ def read_record(record: Path) -> Fingerprint | None:
 
 
 def is_web_page(head: bytes) -> bool:
-    """Whether a file begins as HTML does, whatever its name says."""
+    """Whether a file begins as HTML or XML does, or as Google's errors in JSON, whatever its name says."""
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    return start.startswith((b"<!doctype html", b"<html", b"<head"))
+    pages = (b"<!doctype", b"<html", b"<head", b"<body", b"<!--", b"<?xml")
+    return start.startswith(pages) or re.match(rb'\{\s*"error"', start) is not None
 
 
 _PAGE = (
-    "a web page came instead of the file (its limit of downloads a day is reached, or it asks to confirm or to sign "
-    "in); open that address in a browser"
+    "a web page or a message came instead of the file (its limit of downloads a day is reached, or it asks to "
+    "confirm or to sign in); open that address in a browser"
 )
 
 
@@ -172,9 +179,7 @@ def _fetch_by_http(source: Drive | Url, path: Path, progress: Progress) -> None:
     except (Broken, OSError, KeyError) as error:  # KeyError: an answer without the headers that gdown reads
         raise _failure(source, _reason(error, sum(part.stat().st_size for part in _partial(path)))) from error
     finally:
-        for part in _partial(path):
-            if part.stat().st_size == 0:
-                part.unlink()
+        _remove_empty(path)
 
 
 def _gdown(source: Drive | Url, path: Path, progress: Progress) -> None:
@@ -193,37 +198,74 @@ def _gdown(source: Drive | Url, path: Path, progress: Progress) -> None:
 
 
 def _fetch_from_hub(source: Hub, path: Path, progress: Progress) -> None:
-    """One file through the hub's own library, which compares size and hash with the hub's."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.utils import tqdm
+    """One file of the hub or its mirror, on from what is there, compared with the size and the hash that it names."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    class Telling(tqdm):
-        """A bar that draws nothing and tells what it counts."""
-
-        def __init__(self, *args: object, **options: object) -> None:
-            super().__init__(*args, **{**options, "disable": True})
-
-        def update(self, n: float | None = 1) -> None:
-            """Count, and tell."""
-            self.n += n or 0
-            progress(int(self.n), None if self.total is None else int(self.total))
-
-    folder, mirror = path.with_name(f"{path.name}.hub"), os.environ.get("HF_ENDPOINT")
+    mirror = os.environ.get("HF_ENDPOINT")
     try:
-        # Asked once: the download itself would try for half a minute, and say so each time.
-        get_hf_file_metadata(hf_hub_url(source.repository, source.filename, endpoint=mirror), timeout=SILENCE)
-        found = hf_hub_download(
-            source.repository, source.filename, local_dir=folder, endpoint=mirror, tqdm_class=Telling
-        )
-        Path(found).replace(path)
+        address = hf_hub_url(source.repository, source.filename, endpoint=mirror)
+        known = get_hf_file_metadata(address, timeout=SILENCE)
+        if known.etag is None:
+            raise DownloadError("it does not answer as the hub does (without an ETag); is HF_ENDPOINT right?")
+        part = path.with_name(f"{path.name}{sha256(known.etag.encode()).hexdigest()[:8]}.part")
+        for other in _partial(path):
+            if other != part:
+                other.unlink()  # of another version of the file
+        part.touch()
+        for left in reversed(range(RETRIES + 1)):
+            try:
+                _stream(known, address, part, progress)
+                break
+            except Exception as error:
+                if not left or not _broke_off(error):
+                    raise
+        _verify(part, known)
+        part.replace(path)
     except Exception as error:  # from several libraries; the hub's own errors have no common base
-        raise _failure(source, _reason(error)) from error
+        kept = sum(part.stat().st_size for part in _partial(path))
+        raise _failure(source, _reason(error, kept)) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_empty(path)
+
+
+def _stream(known: "HfFileMetadata", address: str, part: Path, progress: Progress) -> None:
+    """Append to ``part`` what it lacks. A ConnectionError if the answer ends too early."""
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    start = part.stat().st_size if known.size is not None else 0
+    if known.size is not None and start >= known.size:
+        return
+    headers = build_hf_headers() | {"Accept-Encoding": "identity"}  # places count bytes of the file itself
+    if urlsplit(known.location).hostname not in (urlsplit(address).hostname, "huggingface.co"):
+        headers.pop("authorization", None)  # where the bytes lie is signed in the address; the token is the hub's
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    with get_session().stream("GET", known.location, headers=headers, timeout=SILENCE, follow_redirects=True) as answer:
+        hf_raise_for_status(answer)
+        begun = answer.status_code == 206
+        done = start if begun else 0
+        with part.open("ab" if begun else "wb") as file:
+            for piece in answer.iter_bytes(PORTION):
+                done += file.write(piece)
+                progress(done, known.size)
+    if known.size is not None and done < known.size:
+        raise ConnectionError(f"expected {known.size:,} bytes, got {done:,}")
+
+
+def _verify(part: Path, known: "HfFileMetadata") -> None:
+    """A DownloadError if what came has another size or hash; it is removed then, for going on would not help."""
+    found = fingerprint(part)
+    hashed = re.fullmatch("[0-9a-f]{64}", known.etag or "") is not None  # small files have a hash of git's instead
+    if (known.size is not None and found.size != known.size) or (hashed and found.sha256 != known.etag):
+        part.unlink()
+        raise DownloadError(
+            f"what came ({found.size:,} bytes, sha256 {found.sha256[:12]}...) is not the file that the hub names "
+            f"({known.size or 0:,} bytes, ETag {(known.etag or '')[:12]}...), and was removed: try again"
+        )
 
 
 def _partial(path: Path) -> list[Path]:
-    """What gdown has kept of a download that broke off: the name, eight letters, ``.part``."""
+    """What is kept of a download that broke off: the name, eight letters, ``.part`` (gdown's way)."""
     return list(path.parent.glob(f"{path.name}????????.part"))
 
 
@@ -232,23 +274,36 @@ def _forget(path: Path) -> None:
         part.unlink()
 
 
+def _remove_empty(path: Path) -> None:
+    for part in _partial(path):
+        if part.stat().st_size == 0:
+            part.unlink()
+
+
 def _failure(source: Source, reason: str) -> DownloadError:
     return DownloadError(f"could not fetch {source.address}: {reason}")
 
 
 def _reason(error: BaseException, kept: int = 0) -> str:
     """Why a download failed, in a few words; ``kept`` bytes of it are there."""
-    chain = list(_chain(error))
-    for link in chain:
+    for link in _chain(error):
         status = getattr(getattr(link, "response", None), "status_code", None)
         if status is not None:
             return f"the server answered {status}"
-    if any(re.search("Connect|Timeout|Offline|Chunked|Protocol", type(link).__name__) for link in chain) or kept:
+    if isinstance(error, DownloadError):
+        return str(error)
+    if _broke_off(error) or (kept and getattr(error, "errno", None) is None):  # errno: the disk's fault
         if kept:
             return f"the connection broke off; the first {kept:,} bytes are kept, the same command goes on from there"
         return "the server cannot be reached"
     lines = str(error).splitlines() or [type(error).__name__]
     return lines[0].rstrip(".")
+
+
+def _broke_off(error: BaseException) -> bool:
+    """Whether it is the connection that failed; the libraries beneath have no common base for that."""
+    names = "Connect|Timeout|Offline|Chunked|Protocol|ReadError"
+    return any(re.search(names, type(link).__name__) for link in _chain(error))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

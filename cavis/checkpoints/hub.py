@@ -1,7 +1,6 @@
 """From a name or a path to a model that is ready to run."""
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 
@@ -58,7 +57,7 @@ def find_model(name: str) -> Path:
     published = name.replace("-", "_")
     if published in zoo.ZOO:
         return zoo.get(zoo.ZOO[published])
-    near = get_close_matches(published, [*bundled_models(), *zoo.ZOO], n=3, cutoff=0.4)
+    near = zoo.nearest(published, [*bundled_models(), *zoo.ZOO])
     names = ", ".join(near or (*bundled_models(), "what `cavis zoo` lists"))
     raise CheckpointError(f"expected a model such as {names}, or the path of a .safetensors file; got {name!r}")
 

@@ -10,7 +10,7 @@ on both sides, in order. A row whose right side ends in ``in_proj_`` joins query
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -255,16 +255,63 @@ OLDER_NAMES: dict[Naming, tuple[tuple[str, str], ...]] = {
 }
 """What earlier files call the same things: pattern and replacement, in this order."""
 
-IGNORED: tuple[tuple[str, str], ...] = (
-    (r"\.laplacian$", "a constant"),
-    (r"(^|\.)criterion\.", "of the loss"),
-    (r"\.relative_position_index$", "computed from the window's size"),
-    (r"\.num_batches_tracked$", "counts training steps"),
-    (r"(^|\.)mask_token$", "used in DINOv2's own training only"),
-    (r"^(backbone\.vit_module\.)?norm\.(weight|bias)$", "the ViT's last norm, which the adapter does not use"),
-    (r"^model\.pixel_level_module\.encoder\.swin\.layernorm\.", "the Swin's last norm, which its maps do not use"),
-)
-"""Entries that carry nothing for the model: pattern, and why."""
+
+class Idle(NamedTuple):
+    """An entry that carries nothing for the model, where it stands beside one that does."""
+
+    theirs: str
+    """Its whole name: a pattern."""
+    beside: str
+    """The entry that must be used for this one to be understood; groups of the pattern stand in it."""
+    why: str
+
+
+IGNORED: dict[Naming, tuple[Idle, ...]] = {
+    "released": (
+        Idle(r"sem_seg_head\.predictor\.laplacian", "sem_seg_head.predictor.query_feat.weight", "a constant"),
+        Idle(r"criterion\.empty_weight", "sem_seg_head.predictor.class_embed.weight", "of the loss"),
+        Idle(
+            r"(backbone\.layers\.\d+\.blocks\.\d+\.attn)\.relative_position_index",
+            r"\1.relative_position_bias_table",
+            "computed from the window's size",
+        ),
+        Idle(r"(backbone\..+)\.num_batches_tracked", r"\1.running_mean", "counts training steps"),
+        Idle(
+            r"backbone\.vit_module\.mask_token",
+            "backbone.vit_module.cls_token",
+            "used in DINOv2's own training only",
+        ),
+        Idle(
+            r"backbone\.vit_module\.norm\.(weight|bias)",
+            "backbone.vit_module.cls_token",
+            "the ViT's last norm, which the adapter does not use",
+        ),
+    ),
+    "transformers": (
+        Idle(r"criterion\.empty_weight", "class_predictor.weight", "of the loss"),
+        Idle(
+            r"(model\.pixel_level_module\.encoder\..+\.attention)\.(self|relative_position_bias)"
+            r"\.relative_position_index",
+            r"\1.relative_position_bias.relative_position_bias_table",
+            "computed from the window's size",
+        ),
+        Idle(r"(model\..+)\.num_batches_tracked", r"\1.running_mean", "counts training steps"),
+        Idle(
+            r"model\.pixel_level_module\.encoder\.swin\.layernorm\.(weight|bias)",
+            "model.pixel_level_module.encoder.hidden_states_norms.stage4.weight",
+            "the Swin's last norm, which its maps do not use",
+        ),
+    ),
+    "dinov2": (
+        Idle(r"mask_token", "cls_token", "used in DINOv2's own training only"),
+        Idle(r"norm\.(weight|bias)", "cls_token", "the ViT's last norm, which the adapter does not use"),
+    ),
+}
+"""Entries that carry nothing for the model, and why."""
+
+LAPLACIAN = "sem_seg_head.predictor.laplacian"
+LAPLACIAN_VALUES = (-1.0, -1.0, -1.0, -1.0, 8.0, -1.0, -1.0, -1.0, -1.0)
+"""The constant that is ignored; with another one the boundaries of Eq. 5 would be others."""
 
 
 class Origin(NamedTuple):
@@ -314,6 +361,10 @@ def current_name(key: str, naming: Naming) -> str:
     return key
 
 
-def reason_to_ignore(key: str) -> str | None:
-    """Why an entry is not needed, or None if it is."""
-    return next((reason for pattern, reason in IGNORED if re.search(pattern, key)), None)
+def reason_to_ignore(name: str, naming: Naming, used: Container[str]) -> str | None:
+    """Why an entry is not needed beside those that are ``used``, or None if nothing explains it."""
+    for row in IGNORED[naming]:
+        found = re.fullmatch(row.theirs, name)
+        if found and found.expand(row.beside) in used:
+            return row.why
+    return None

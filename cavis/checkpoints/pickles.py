@@ -67,8 +67,8 @@ def _refuse_impostors(path: Path, head: bytes) -> None:
     if is_web_page(head):
         _refuse(
             path,
-            "is a web page that came instead of the file (Google Drive's download limit, or a question to confirm or "
-            "to sign in): open the file's address in a browser, download it there, and take that file",
+            "is a web page or a message that came instead of the file (Google Drive's download limit, or a question to "
+            "confirm or to sign in): open the file's address in a browser, download it there, and take that file",
         )
     if head.startswith(_LFS):
         _refuse(path, "is a git-LFS pointer, not the file itself: run `git lfs pull` where it was cloned")

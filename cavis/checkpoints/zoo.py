@@ -4,7 +4,8 @@ Importing this module does not import torch.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,9 +22,13 @@ from cavis.checkpoints.download import (
     compare,
     fetch,
     fingerprint,
+    read_record,
     remember,
 )
 from cavis.config import Stage
+
+WEIGHTS = {"r50": 200, "swint": 190, "swins": 275, "swinb": 430, "swinl": 900, "vitl": 1400}
+"""Megabytes of a model's weights, about, by backbone."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,36 @@ class ZooEntry:
     terms: Terms
     paper: Numbers = Numbers()
 
+    @property
+    def megabytes(self) -> int:
+        """Of its weights, about."""
+        return WEIGHTS.get(self.backbone, 200)
+
     def row(self) -> tuple[str, ...]:
-        """Name, data, backbone, stage, AP, VPQ, STQ, and where it is (``here`` once fetched), as a table shows them."""
+        """Name, data, backbone, stage, AP, VPQ, STQ, where it is published, and a star once it is here."""
         numbers = (self.paper.ap, self.paper.vpq, self.paper.stq)
         shown = ("" if value is None else f"{value:.3f}" for value in numbers)
         where = {Drive: "Drive", Hub: "hub", Url: "web"}[type(self.source)]
-        return self.name, self.data, self.backbone, self.stage, *shown, "here" if is_cached(self) else where
+        return self.name, self.data, self.backbone, self.stage, *shown, where, "*" if is_cached(self) else ""
+
+    def credit(self) -> str:
+        """The licence of the weights, and what to cite."""
+        return f"licence: {self.terms.licence}\ncite:\n{self.terms.citation}"
+
+    def card(self) -> str:
+        """All that is known of it, a line for each fact."""
+        numbers = {"AP": self.paper.ap, "VPQ": self.paper.vpq, "STQ": self.paper.stq}
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in numbers.items() if value is not None)
+        record = read_record(_record(self))
+        came = f"{record.size:,} bytes came on {record.day}" if record else "its file may have more beside them"
+        facts = {
+            "trained on": f"{self.data}, {self.backbone}, {self.stage} stage; preset {self.preset}",
+            "the paper's numbers": shown or "none",
+            "address": self.source.address,
+            "size": f"about {self.megabytes} MB of weights; {came}",
+            "cached": str(cached_path(self)) if is_cached(self) else f"no; cavis zoo get {self.name} fetches it",
+        }
+        return "\n".join((self.name, *(f"{name}: {fact}" for name, fact in facts.items()), self.credit()))
 
 
 class UnknownModelError(ValueError):
@@ -189,10 +218,16 @@ def find(name: str) -> ZooEntry:
     """The entry of a name, hyphens or underscores; an UnknownModelError names the nearest ones."""
     asked = name.replace("-", "_")
     if asked not in ZOO:
-        near = get_close_matches(asked, ZOO, n=3, cutoff=0.4)
+        near = nearest(asked, ZOO)
         advice = f"a model such as {', '.join(near)}" if near else "a name that `cavis zoo` lists"
         raise UnknownModelError(f"expected {advice}; got {name!r}")
     return ZOO[asked]
+
+
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+    """At most three of ``names``: those that begin with ``name``, else those that are written nearly like it."""
+    names = list(names)
+    return [one for one in names if one.startswith(name)][:3] or get_close_matches(name, names, n=3, cutoff=0.55)
 
 
 def cache_folder() -> Path:
@@ -213,6 +248,11 @@ def is_cached(entry: ZooEntry) -> bool:
     return cached_path(entry).is_file()
 
 
+def _record(entry: ZooEntry) -> Path:
+    """Where size and hash of its first download are kept."""
+    return cache_folder() / "downloads" / f"{entry.name}.json"
+
+
 def get(entry: ZooEntry, progress: Progress | None = None, *, keep: bool = False) -> Path:
     """The model file of an entry; where there is none yet, its checkpoint is downloaded and imported.
 
@@ -226,7 +266,7 @@ def get(entry: ZooEntry, progress: Progress | None = None, *, keep: bool = False
     folder = out.parent / "downloads"
     folder.mkdir(parents=True, exist_ok=True)
     raw = folder / f"{entry.name}{entry.source.suffix}"
-    with FileLock(folder / f"{entry.name}.lock"):
+    with _alone(folder / f"{entry.name}.lock"):
         if out.is_file():
             return out
         _download(entry, raw, progress)
@@ -234,6 +274,17 @@ def get(entry: ZooEntry, progress: Progress | None = None, *, keep: bool = False
         if not keep:
             raw.unlink()
     return out
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the lock at ``path``, and leave no file there; who waits for it meanwhile makes another."""
+    with FileLock(path):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows keeps what is open
+                path.unlink()
 
 
 def _download(entry: ZooEntry, raw: Path, progress: Progress | None) -> None:
@@ -249,7 +300,7 @@ def _import(entry: ZooEntry, raw: Path, out: Path) -> None:
     from cavis.checkpoints.files import CheckpointError
     from cavis.checkpoints.importing import import_checkpoint
 
-    record = raw.with_suffix(".json")
+    record = _record(entry)
     found = fingerprint(raw)
     try:
         compare(found, record)

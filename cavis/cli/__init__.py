@@ -13,7 +13,7 @@ from cavis.cli.embed import embed
 from cavis.cli.evaluate import evaluate
 from cavis.cli.info import info
 from cavis.cli.lab import lab
-from cavis.cli.models import import_weights, zoo, zoo_get
+from cavis.cli.models import import_weights, zoo, zoo_get, zoo_show
 from cavis.cli.track import track
 from cavis.cli.train import INTERRUPTED, train
 
@@ -35,6 +35,7 @@ for command in (track, embed, synthesize, train, evaluate, import_weights, info)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
 zoo_app.callback(invoke_without_command=True)(zoo)
 zoo_app.command("get")(zoo_get)
+zoo_app.command("show")(zoo_show)
 app.add_typer(zoo_app)
 data_app.callback()(data)
 data_app.command("check")(check)

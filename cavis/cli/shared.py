@@ -22,14 +22,20 @@ Model = Annotated[str, typer.Option(help="tiny, a name that `cavis zoo` lists, o
 
 
 def load(model: str, device: str) -> "ReadyModel":
-    """Load a model; a published one that is not here yet is fetched first, and its licence told."""
+    """Load a model; a published one that is not here yet is brought first."""
     from cavis.checkpoints.hub import load_model
+
+    bring(model)
+    return load_model(model, device)
+
+
+def bring(model: str) -> None:
+    """If ``model`` is a published one that is not here yet, tell its licence and citation, then fetch it."""
     from cavis.inference.choose import to_fetch
 
     if entry := to_fetch(model):
+        typer.echo(f"{entry.name} is fetched first.\n{entry.credit()}")
         fetch(entry)
-        typer.echo(f"licence of {entry.name}: {entry.terms.licence}")
-    return load_model(model, device)
 
 
 def fetch(entry: "ZooEntry", keep: bool = False) -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from cavis.cli.shared import progress_bar, tell_left_out
+from cavis.cli.shared import bring, progress_bar, tell_left_out
 
 if TYPE_CHECKING:
     from cavis.config import Preset, Stage, StageConfig
@@ -107,6 +107,9 @@ def train_own(own: str, out: Path, steps: int | None, share: float | None, how: 
     if processes.main:
         for leftover in out.glob(".*.part"):  # of a file that a killed run was writing
             leftover.unlink()
+    if processes.main:
+        bring(own)
+    processes.wait()
     source = find_model(own)
     data = open_own(how.data, share, how.seed, skip_faulty=how.skip_faulty)
     tell_left_out(data.left_out)

@@ -22,6 +22,10 @@ _ONE_BY_ONE = 1.0
 NOT_HERE = "The model “{}” is not here yet: download it first, or choose another one."
 
 
+NEXT = "Try again later, or choose a model that is here already."
+"""What a visitor can do when a download failed."""
+
+
 class ModelError(LookupError):
     """A model that cannot be had; the message is a sentence for the visitor."""
 
@@ -168,7 +172,7 @@ class _Fetch:
             raise Cancelled
         if isinstance(error, DownloadError):  # what it adds to its cause is for those who have a command line
             text = str(error.__cause__ if isinstance(error.__cause__, DownloadError) else error)
-            raise ModelError(f"{text[:1].upper()}{text[1:]}.") from error
+            raise ModelError(f"{text[:1].upper()}{text[1:]}. {NEXT}") from error
         log.error("the model %s cannot be fetched", self._entry.name, exc_info=error)
         what = "is not the model that was expected" if isinstance(error, CheckpointError) else "could not be kept"
         raise ModelError(f"The download of “{self._entry.name}” {what}.") from error

@@ -8,11 +8,10 @@ from torch import Tensor
 from cavis.checkpoints.files import ModelFile, read_model_file
 from cavis.checkpoints.hub import ReadyModel, find_model
 from cavis.checkpoints.zoo import ZOO, ZooEntry, cached_path, is_cached
+from cavis.config import InferenceConfig, Stage
 from cavis.demo.pace import first_guess
 from cavis.presets import get_preset
 
-WEIGHTS = {"r50": 200, "swint": 190, "swins": 275, "swinb": 430, "swinl": 900, "vitl": 1400}
-"""Megabytes of a published model's weights, about, by backbone."""
 SUBJECTS = {
     "coco": "everyday things",
     "ytvis19": "people, animals, vehicles",
@@ -24,6 +23,8 @@ SUBJECTS = {
 SLOW = 2.0
 """Seconds a frame from which on a visitor is warned."""
 _BACKBONE_ONLY = "dinov2_vitl"
+_WORKS: dict[Stage, str] = {"segmenter": "frames", "tracker": "online", "refiner": "offline"}
+"""What the stages are called in the list: single frames, frame after frame, the whole clip."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Offer:
     """Of the weights in memory, about."""
     seconds: float
     """A guess what one frame takes without a GPU."""
+    stage: Stage
+    context: bool
+    """Whether it looks at what surrounds a thing."""
+    stuff: int
+    """How many of the categories, the last ones, are not counted (sky, road, ...)."""
     here: bool = True
     """Whether it can be run at once."""
     entry: ZooEntry | None = None
@@ -48,9 +54,17 @@ class Offer:
 
     @property
     def label(self) -> str:
-        """A line of the list."""
+        """A line of the list; what tells released models apart comes first: a phone shows the beginning only."""
         state = "" if self.here else f" · not here yet ({size_words(self.megabytes)})"
-        return f"{self.name} · {self.about}{state}"
+        return " · ".join((*self._title(), f"{self.about}{state}"))
+
+    def _title(self) -> tuple[str, ...]:
+        """The name; of released models how they work instead of their stage, and how good they are."""
+        if self.entry is None or not self.name.endswith(f"_{self.stage}"):
+            return (self.name,)
+        paper = self.entry.paper
+        score = (f"{name} {value:.3f}" for name, value in (("AP", paper.ap), ("VPQ", paper.vpq)) if value is not None)
+        return (self.name.removesuffix(f"_{self.stage}"), _WORKS[self.stage], *score)
 
     @property
     def slow(self) -> bool:
@@ -60,30 +74,51 @@ class Offer:
 
 def loaded_offer(ready: ReadyModel) -> Offer:
     """The offer of a model that is loaded."""
-    about, megabytes = ready.about, weight_of(ready.model.state_dict())
-    seconds = first_guess(megabytes, ready.inference)
-    return Offer(
-        about.name, _own_words(about), about.config.categories, ready.world, about.training, megabytes, seconds
-    )
+    return _own_offer(ready.about.name, ready.about, ready.world, weight_of(ready.model.state_dict()), ready.inference)
 
 
 def bundled_offer(name: str) -> Offer:
     """The offer of a bundled name."""
     about, state = read_model_file(find_model(name))
-    preset, megabytes = get_preset(about.preset), weight_of(state)
-    seconds = first_guess(megabytes, preset.inference)
-    return Offer(name, _own_words(about), about.config.categories, preset.world, about.training, megabytes, seconds)
+    preset = get_preset(about.preset)
+    return _own_offer(name, about, preset.world, weight_of(state), preset.inference)
+
+
+def _own_offer(name: str, about: ModelFile, world: str, megabytes: float, inference: InferenceConfig) -> Offer:
+    config = about.config
+    return Offer(
+        name=name,
+        about=_kinds(len(config.categories), "the twins' world" if about.preset == "tiny" else ""),
+        categories=config.categories,
+        world=world,
+        training=about.training,
+        megabytes=megabytes,
+        seconds=first_guess(megabytes, inference),
+        stage=about.stage,
+        context=config.reading.context != "none",
+        stuff=config.stuff,
+    )
 
 
 def published_offer(entry: ZooEntry) -> Offer:
     """The offer of a published checkpoint; its file is not opened."""
     preset, path = get_preset(entry.preset), cached_path(entry)
-    here = is_cached(entry)
-    megabytes = path.stat().st_size / 1e6 if here else float(WEIGHTS.get(entry.backbone, 200))
-    classes = preset.model.categories
-    about = _kinds(len(classes), SUBJECTS.get(entry.data, ""))
-    seconds = first_guess(megabytes, preset.inference)
-    return Offer(entry.name, about, classes, preset.world, "", megabytes, seconds, here, entry)
+    here, model = is_cached(entry), preset.model
+    megabytes = path.stat().st_size / 1e6 if here else float(entry.megabytes)
+    return Offer(
+        name=entry.name,
+        about=_kinds(len(model.categories), SUBJECTS.get(entry.data, "")),
+        categories=model.categories,
+        world=preset.world,
+        training="",
+        megabytes=megabytes,
+        seconds=first_guess(megabytes, preset.inference),
+        stage=entry.stage,
+        context=model.reading.context != "none",
+        stuff=model.stuff,
+        here=here,
+        entry=entry,
+    )
 
 
 def published_offers(downloads: bool) -> list[Offer]:
@@ -109,10 +144,6 @@ def _worth_fetching(entry: ZooEntry) -> bool:
 def weight_of(state: Mapping[str, Tensor]) -> float:
     """Megabytes of a model's entries as fp32."""
     return 4 * sum(value.numel() for value in state.values()) / 1e6
-
-
-def _own_words(about: ModelFile) -> str:
-    return _kinds(len(about.config.categories), "the twins' world" if about.preset == "tiny" else "")
 
 
 def _kinds(count: int, words: str) -> str:

@@ -92,15 +92,37 @@ def about(offer: Offer, device: str) -> str:
     world = f"<p>In its own words: <em>{escape(offer.world)}</em></p>" if offer.world else ""
     return f"""
 <div class="cavis-about">
-<p><strong>{escape(offer.name)}</strong> runs on {_DEVICES.get(device, escape(device))}. It finds instances of these
-{len(offer.categories)} kinds of things, and nothing else:</p>
+<p><strong>{escape(offer.name)}</strong> runs on {_DEVICES.get(device, escape(device))}. {_subjects(offer)}:</p>
 {kinds(offer.categories)}{world}{training}
-<p>It goes through the clip once, frame by frame: first it finds the things in each frame, then it links them to those
-of the frame before, by how they look <em>and by what surrounds them</em>
-(<a href="https://arxiv.org/abs/2407.03010" rel="noopener">Context-Aware Video Instance
-Segmentation</a>).
-A score is how sure it is of a track's kind, averaged over all frames.</p>
+<p>{_method(offer)} A score is how sure it is of a track's kind, over all frames.</p>
 </div>"""
+
+
+def _subjects(offer: Offer) -> str:
+    """What it finds, before the list of it."""
+    count = len(offer.categories)
+    if offer.stuff == 0:
+        return f"It finds instances of these {count} kinds of things, and nothing else"
+    return (
+        f"It gives every part of the picture to one of these {count} kinds of things and stuff: of "
+        f"{count - offer.stuff} kinds of things each instance on its own, and {offer.stuff} kinds of stuff (such as "
+        "sky or road), which are not counted"
+    )
+
+
+_PAPER = '<a href="https://arxiv.org/abs/2407.03010" rel="noopener">Context-Aware Video Instance Segmentation</a>'
+
+
+def _method(offer: Offer) -> str:
+    """How it goes through a clip, by its stage and whether it has context."""
+    looks = f"by how they look <em>and by what surrounds them</em> ({_PAPER})" if offer.context else "by how they look"
+    frame = "It goes through the clip frame by frame: first it finds what is in each frame, then "
+    if offer.stage == "segmenter":
+        return f"{frame}it links that to the frame before, {looks}. It has not learned to track."
+    online = f"{frame}it finds the tracks of the frame before again, {looks}."
+    if offer.stage == "tracker":
+        return online
+    return f"{online} When it has seen the whole clip, it looks at each track once more, from beginning to end."
 
 
 def poster(path: Path, title: str) -> str:

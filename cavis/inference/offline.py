@@ -40,6 +40,36 @@ class OfflinePredictor(OnlinePredictor):
         return RefinedMasks(self.refiner)
 
 
+class EmbeddingBlocks:
+    """Embeddings of frame after frame, in a few large blocks.
+
+    Small tensors that stay would lie scattered among the large ones that come and go with every window, and memory in
+    pieces cannot be given back.
+    """
+
+    BLOCK = 64
+    """Frames; what is not filled yet takes no memory, for the system gives pages when they are written."""
+
+    def __init__(self) -> None:
+        self._blocks: list[Float[Tensor, "N Q C"]] = []
+        self._frames = 0
+
+    def add(self, embeddings: Float[Tensor, "T Q C"]) -> None:
+        """Keep a copy of the next frames."""
+        for frame in embeddings:
+            place = self._frames % self.BLOCK
+            if place == 0:
+                self._blocks.append(frame.new_empty(self.BLOCK, *frame.shape))
+            self._blocks[-1][place] = frame
+            self._frames += 1
+
+    def take(self) -> Float[Tensor, "T Q C"]:
+        """All of them; nothing is kept."""
+        whole = torch.cat(self._blocks)[: self._frames] if len(self._blocks) > 1 else self._blocks[0][: self._frames]
+        self._blocks, self._frames = [], 0
+        return whole
+
+
 class RefinedMasks:
     """What the refiner needs of a video, and the masks of the refined tracks, made whenever they are asked for.
 
@@ -49,8 +79,7 @@ class RefinedMasks:
     def __init__(self, refiner: Refiner) -> None:
         self._refiner = refiner
         self._spill = FeatureSpill()
-        self._tracks: list[Float[Tensor, "T Q C"]] = []
-        self._queries: list[Float[Tensor, "T Q C"]] = []
+        self._tracks, self._queries = EmbeddingBlocks(), EmbeddingBlocks()
         self._refined: Float[Tensor, "T Q C"] | None = None
 
     @property
@@ -60,8 +89,8 @@ class RefinedMasks:
 
     def add(self, frames: FramePrediction, tracks: ClipPrediction) -> None:
         """Keep the next window of the video. A SpillError says so if there is no room on the disk."""
-        self._tracks.append(tracks.embeddings[0].clone())  # copies: a view would keep its whole window alive
-        self._queries.append(frames.queries[0].clone())
+        self._tracks.add(tracks.embeddings[0])
+        self._queries.add(frames.queries[0])
         for mask_features, features in zip(frames.mask_features[0], slot_features(tracks), strict=True):
             self._spill.write(mask_features.float().cpu().numpy(), features)
 
@@ -72,9 +101,8 @@ class RefinedMasks:
     @torch.inference_mode()
     def refine(self) -> Float[Tensor, "Q K1"]:
         """Refine the tracks of the whole video; their class logits."""
-        refined = self._refiner(torch.cat(self._tracks)[None], torch.cat(self._queries)[None])
+        refined = self._refiner(self._tracks.take()[None], self._queries.take()[None])
         self._refined = refined.embeddings[0]
-        self._tracks, self._queries = [], []
         return refined.class_logits[0, 0]
 
     @torch.inference_mode()

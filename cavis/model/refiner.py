@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cavis.model.layers import CrossAttention, FeedForward, Heads, SelfAttention, init_transformer
 from cavis.records import ClipPrediction, FramePrediction, LayerPrediction
 
-CHUNK = 8192
+CHUNK = 1024
 """Slots that pass a sub-layer together; it bounds the working memory of long videos and changes no result."""
 
 
@@ -136,4 +136,10 @@ def in_chunks(layer: Callable[..., Tensor], *inputs: Float[Tensor, "N L C"]) -> 
     size = max(1, CHUNK // inputs[0].shape[1])
     if len(inputs[0]) <= size:
         return layer(*inputs)
-    return torch.cat([layer(*parts) for parts in zip(*(x.split(size) for x in inputs), strict=True)])
+    parts = zip(*(x.split(size) for x in inputs), strict=True)
+    if torch.is_grad_enabled():
+        return torch.cat([layer(*part) for part in parts])
+    whole = torch.empty_like(inputs[0], memory_format=torch.contiguous_format)
+    for place, part in zip(whole.split(size), parts, strict=True):  # never the results and their copy at once
+        place.copy_(layer(*part))
+    return whole

@@ -1,6 +1,7 @@
 """The benchmark itself, on a model so small that it takes seconds; nobody asks how many."""
 
 import json
+import sys
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,11 +12,11 @@ from typer.testing import CliRunner
 
 from benchmarks import __main__ as program
 from benchmarks import reference, tracking
-from benchmarks.contestants import CONTESTANTS
+from benchmarks.contestants import TIMED
 from benchmarks.memory import peak_memory
 from benchmarks.setting import Setting, full, pictures, quick
 from benchmarks.timing import interleaved
-from cavis.config import RELEASED
+from cavis.config import RELEASED, ResNet
 
 NANO = Setting(
     model=replace(nano_config(), reading=RELEASED, sampling_points=4),
@@ -58,7 +59,7 @@ def test_the_promised_numbers_are_written(measured):
     for name in program.LIMITS:
         assert numbers[name] > 0
         assert name in printed
-    for who in CONTESTANTS:
+    for who in TIMED:
         assert numbers[f"tracking.gflops_per_frame.{who}"] > 0
         assert numbers[f"tracking.seconds_per_frame.{who}"] > 0
     assert numbers["threads"] >= 1
@@ -81,6 +82,17 @@ def test_a_child_says_what_it_needed():
     """At least the full-size masks of a window; not the model, its libraries and the kitchen sink."""
     masks = reference.WINDOW * NANO.top_k * NANO.height * NANO.width
     assert masks < peak_memory("ours", 3, NANO) < 2**29
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's accounting of memory")
+def test_four_times_the_frames_take_at_most_1_3_times_the_memory_offline():
+    """On small frames, where what is kept of each one weighs most; as many and as wide queries as the real model."""
+    small = quick().model
+    few = dict.fromkeys(("pixel_decoder_layers", "decoder_layers", "tracker_layers"), 1)
+    model = replace(small, backbone=ResNet(depths=(1, 1, 1, 1)), refiner_layers=2, **few)
+    short, long = (peak_memory("offline", frames, replace(quick(), model=model)) for frames in (12, 48))
+    print(f"12 frames: {short / 2**20:.0f} MiB, 48 frames: {long / 2**20:.0f} MiB")
+    assert long <= 1.3 * short
 
 
 def test_a_failing_child_is_quoted():

@@ -138,7 +138,7 @@ def test_without_a_server_the_address_is_named(tmp_path):
 def test_a_web_page_is_not_taken_for_the_file(server, tmp_path, content_type):
     behaviour, address = server
     behaviour.body, behaviour.content_type = QUOTA_PAGE, content_type
-    with pytest.raises(DownloadError, match="a web page came instead"):
+    with pytest.raises(DownloadError, match="a web page or a message came instead"):
         fetch(Url(f"{address}/weights.pkl"), tmp_path / "w.pkl")
     assert names(tmp_path) == []
 
@@ -201,6 +201,79 @@ def test_a_file_of_the_hub_comes_whole_and_alone(server, tmp_path, monkeypatch):
     assert ("/facebook/some-model/resolve/main/model.safetensors", None) in behaviour.asked
 
 
+MODEL = Hub("facebook/some-model", "model.safetensors")
+
+
+def test_a_file_of_the_hub_goes_on_where_it_broke_off(server, tmp_path, monkeypatch):
+    behaviour, address = server
+    online(monkeypatch, address)
+    behaviour.cut = 1_000_000
+    with pytest.raises(DownloadError) as caught:
+        fetch(MODEL, tmp_path / "m.safetensors")
+    assert f"the first {CHUNK:,} bytes are kept" in one_sentence(caught)
+    assert not (tmp_path / "m.safetensors").exists()
+    behaviour.cut, behaviour.sent, seen = None, 0, []
+    fetch(MODEL, tmp_path / "m.safetensors", lambda done, total: seen.append((done, total)))
+    assert (tmp_path / "m.safetensors").read_bytes() == BODY
+    assert behaviour.asked[-1][1] == f"bytes={CHUNK}-"
+    assert behaviour.sent == len(BODY) - CHUNK
+    assert seen[0][0] > CHUNK
+    assert seen[-1] == (len(BODY), len(BODY))
+    assert names(tmp_path) == ["m.safetensors"]
+
+
+def test_a_short_interruption_of_the_hub_is_bridged(server, tmp_path, monkeypatch):
+    behaviour, address = server
+    online(monkeypatch, address)
+    monkeypatch.setattr(download, "RETRIES", 2)
+    behaviour.cut = 600_000
+    fetch(MODEL, tmp_path / "m.safetensors")
+    assert (tmp_path / "m.safetensors").read_bytes() == BODY
+    assert [part for _, part in behaviour.asked] == [None, None, f"bytes={CHUNK}-", f"bytes={2 * CHUNK}-"]
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["no ranges", "another version now"])
+def test_where_the_hub_cannot_go_on_it_begins_again(server, tmp_path, monkeypatch, changed):
+    behaviour, address = server
+    online(monkeypatch, address)
+    behaviour.cut = 1_000_000
+    with pytest.raises(DownloadError):
+        fetch(MODEL, tmp_path / "m.safetensors")
+    behaviour.cut = None
+    behaviour.ranges = changed
+    if changed:
+        behaviour.body = BODY[::-1]
+    fetch(MODEL, tmp_path / "m.safetensors")
+    assert (tmp_path / "m.safetensors").read_bytes() == behaviour.body
+    assert names(tmp_path) == ["m.safetensors"]
+
+
+def test_a_file_that_is_not_the_one_the_hub_names_is_removed(server, tmp_path, monkeypatch):
+    """Its hash is another; large files lie elsewhere, where they may be damaged."""
+    behaviour, address = server
+    online(monkeypatch, address)
+    with serving(Behaviour(BODY[:-1] + b"!")) as elsewhere:
+        behaviour.elsewhere = f"{elsewhere}/blob"
+        with pytest.raises(DownloadError) as caught:
+            fetch(MODEL, tmp_path / "m.safetensors")
+    assert "is not the file that the hub names" in one_sentence(caught)
+    assert names(tmp_path) == []
+
+
+def test_a_token_goes_to_the_hub_and_not_to_where_its_files_lie(server, tmp_path, monkeypatch):
+    behaviour, address = server
+    online(monkeypatch, address)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    fetch(MODEL, tmp_path / "a.safetensors")
+    assert set(behaviour.tokens) == {"Bearer hf_secret"}
+    storage = Behaviour(BODY)
+    with serving(storage) as elsewhere:
+        behaviour.elsewhere = f"{elsewhere.replace('127.0.0.1', 'localhost')}/blob"
+        fetch(MODEL, tmp_path / "b.safetensors")
+    assert (tmp_path / "b.safetensors").read_bytes() == BODY
+    assert storage.tokens == [None]
+
+
 def test_a_file_that_the_hub_does_not_have_is_said_to_be_missing(server, tmp_path, monkeypatch):
     behaviour, address = server
     behaviour.status = 404
@@ -253,6 +326,11 @@ def test_a_damaged_record_counts_as_none(tmp_path, text):
     [
         (QUOTA_PAGE, True),
         (b"\xef\xbb\xbf\r\n <HTML lang='en'>", True),
+        (b"<!-- saved from url --><html>", True),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', True),
+        (b'{\n "error": {\n  "code": 403,\n  "message": "The download quota is exceeded."', True),
+        (b'\x40\x00\x00\x00\x00\x00\x00\x00{"error":{"dtype":"F32"', False),
+        (b'{"metadata": {"total_size": 3}}', False),
         (b"PK\x03\x04<html>", False),
         (b"\x80\x04\x95", False),
         (b"", False),

@@ -106,7 +106,7 @@ def test_a_published_model_is_downloaded_with_one_click_and_used(browser: Browse
     page.click("#example-crossing")
     expect(page.locator("#results")).to_contain_text("Computed beforehand", timeout=PATIENCE)
     expect(page.locator("#model input")).to_have_value(re.compile("^tiny "))
-    choose_model(page, "nano_tracker")
+    choose_model(page, "nano · online")
     expect(page.locator("#model-note")).to_contain_text("not on this computer yet", timeout=PATIENCE)
     expect(page.locator("#part-note")).to_contain_text("download it first")
     expect(page.locator("#track")).to_be_disabled()
@@ -118,7 +118,7 @@ def test_a_published_model_is_downloaded_with_one_click_and_used(browser: Browse
     expect(page.locator("#download")).to_be_hidden()
     expect(page.locator("#stop-download")).to_be_hidden()
     expect(page.locator("#model input")).to_have_value(
-        re.compile(r"^nano_tracker · people, animals, vehicles in crowds, 3 kinds$")
+        re.compile(r"^nano · online · AP 0\.376 · people, animals, vehicles in crowds, 3 kinds$")
     )
     page.click("#track")
     expect(page.locator("#results")).to_be_visible(timeout=PATIENCE)
@@ -127,7 +127,7 @@ def test_a_published_model_is_downloaded_with_one_click_and_used(browser: Browse
     expect(page.locator("#tracks tbody th").first).to_contain_text(re.compile("red|green|blue"), timeout=PATIENCE)
     page.reload()
     expect(page.locator("#model input")).to_have_value(re.compile("^tiny "), timeout=PATIENCE)
-    choose_model(page, "nano_tracker")
+    choose_model(page, "nano · online")
     expect(page.locator("#model-note")).not_to_contain_text("not on this computer", timeout=PATIENCE)
     page.close()
 
@@ -144,6 +144,28 @@ def test_a_model_that_cannot_be_fetched_is_answered_with_a_sentence(browser: Bro
     expect(page.locator("#download")).to_be_visible()
     expect(page.locator("#stop-download")).to_be_hidden()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
+WIDTHS = """texts => {
+    const box = document.querySelector("#model input"), style = getComputedStyle(box);
+    const pen = document.createElement("canvas").getContext("2d");
+    pen.font = style.font;
+    const room = box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    return texts.map(text => [text, pen.measureText(text).width, room]);
+}"""
+"""How wide texts are in the box of the chosen model, and how much room they have there."""
+
+
+def test_a_phone_shows_how_good_each_released_model_is(browser: Browser, shop: str):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(shop)
+    page.click("#model input")
+    lines = page.get_by_role("option").all_inner_texts()
+    titles = [found[0] for line in lines if (found := re.search(r"\w+ · (online|offline) · \w+ [\d.]+", line))]
+    assert len(titles) >= 16
+    for title, width, room in page.evaluate(WIDTHS, titles):
+        assert width <= room, title
     page.close()
 
 

@@ -23,7 +23,7 @@ from cavis.demo.jobs import Job, JobStore
 from cavis.demo.limits import DemoLimits, Part
 from cavis.demo.model_handlers import ModelHandlers, choices
 from cavis.demo.models import ModelError, Models
-from cavis.demo.offers import WEIGHTS, published_offer
+from cavis.demo.offers import published_offer
 from cavis.demo.tracking import Tracker
 from cavis.demo.viewer import View
 from cavis.inference.offline import OfflinePredictor
@@ -85,6 +85,54 @@ def test_the_first_model_is_the_first_of_the_list_and_everyday_things_come_next(
     assert "dinov2_vitl" not in names
 
 
+SHOWN_ON_A_PHONE = 34
+"""Letters of the chosen line that a page of 390 pixels shows."""
+
+
+def test_released_models_are_told_apart_by_the_beginning_of_their_lines(models: Models):
+    """How they work and how good they are; nothing of it is cut off on a phone."""
+    labels = {name: label for label, name in choices(models)}
+    beginnings = {
+        "ovis_r50_tracker": "ovis_r50 · online · AP 0.376 · ",
+        "ovis_vitl_refiner": "ovis_vitl · offline · AP 0.571 · ",
+        "vipseg_r50_refiner": "vipseg_r50 · offline · VPQ 0.453 · ",
+    }
+    for name, beginning in beginnings.items():
+        assert labels[name].startswith(beginning)
+    for name, entry in zoo.ZOO.items():
+        if name in labels and entry.stage != "segmenter" and name != "nano_tracker":
+            *title, _, _ = labels[name].split(" · ")
+            assert len(title) == 3
+            assert len(" · ".join(title)) <= SHOWN_ON_A_PHONE, labels[name]
+    assert len(set(labels.values())) == len(labels)
+
+
+def test_a_model_is_described_by_what_it_is(models: Models):
+    """Not all are like the first one: context, tracker, refiner and stuff come in only where they are."""
+    text = {
+        name: " ".join(words.about(models.offer(name), "cpu").split())
+        for name in (
+            "nano",
+            "mask2former_swin_tiny_coco",
+            "ovis_r50_tracker",
+            "ovis_vitl_refiner",
+            "vipseg_r50_tracker",
+        )
+    }
+    assert {name for name, words in text.items() if "what surrounds" in words} == text.keys() - {
+        "mask2former_swin_tiny_coco"
+    }
+    assert {name for name, words in text.items() if "not learned to track" in words} == {"mask2former_swin_tiny_coco"}
+    assert {name for name, words in text.items() if "once more, from beginning to end" in words} == {
+        "ovis_vitl_refiner"
+    }
+    assert {name for name, words in text.items() if "stuff" in words} == {"vipseg_r50_tracker"}
+    assert "124 kinds of things and stuff: of 58 kinds of things" in text["vipseg_r50_tracker"]
+    panoptic = published_offer(zoo.ZOO["coco_panoptic_r50"])
+    assert "133 kinds of everyday things and stuff" in panoptic.world
+    assert "133 kinds" in panoptic.label
+
+
 def test_without_leave_to_download_only_what_is_here_is_listed(ready: ReadyModel, monkeypatch):
     closed = Models(ready)
     assert [offer.name for offer in closed.offers()] == ["nano", "tiny"]
@@ -127,7 +175,7 @@ def test_the_size_told_is_that_of_the_weights(name: str):
         for side in shape:
             product *= side
         count += product
-    assert published_offer(entry).megabytes == WEIGHTS[entry.backbone] == pytest.approx(4 * count / 1e6, rel=0.15)
+    assert published_offer(entry).megabytes == zoo.WEIGHTS[entry.backbone] == pytest.approx(4 * count / 1e6, rel=0.15)
 
 
 def test_a_model_is_loaded_once_and_only_the_last_one_is_kept(ready: ReadyModel, monkeypatch):

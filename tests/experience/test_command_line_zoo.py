@@ -9,6 +9,7 @@ import pytest
 import torch
 from foreign_weights import released_file
 from nano import nano_preset
+from PIL import Image
 from weight_server import Behaviour, nobody_listens, serving
 
 from cavis import cli, presets
@@ -47,7 +48,7 @@ def publish(monkeypatch):
         entry = replace(
             zoo.find("ovis_r50_tracker"), name="nano_tracker", preset="nano", source=Url(f"{address}/w.pth")
         )
-        monkeypatch.setattr(zoo, "ZOO", {**zoo.ZOO, entry.name: entry})
+        monkeypatch.setitem(zoo.ZOO, entry.name, entry)
 
     return add
 
@@ -74,12 +75,47 @@ def test_a_model_of_the_zoo_is_fetched_imported_and_credited(cavis, publish, cac
         code, out, err = cavis("zoo", "get", "nano-tracker")
     assert code == 0, err
     assert str(cache / "nano_tracker.safetensors") in out
-    assert "licence: " in out
-    assert "@misc{lee2024cavis" in out
+    assert out.index("licence: ") < out.index("@misc{lee2024cavis") < out.index("nano_tracker -> ")
     assert read_model_file(cache / "nano_tracker.safetensors")[0].preset == "nano"
     code, out, _ = cavis("zoo")
     assert code == 0
-    assert [line.split()[-1] for line in out.splitlines() if line.startswith("nano_tracker")] == ["here"]
+    assert [line.split()[-1] for line in out.splitlines() if line.startswith("nano_tracker")] == ["*"]
+
+
+def test_terms_are_told_before_anything_is_fetched(cavis, publish, tmp_path):
+    """Whoever does not agree has downloaded nothing yet."""
+    publish(nobody_listens())
+    (tmp_path / "clip").mkdir()
+    Image.new("RGB", (96, 64)).save(tmp_path / "clip" / "0.png")
+    for command in (
+        ("zoo", "get", "nano_tracker"),
+        ("track", tmp_path / "clip", "--model", "nano-tracker", "--out", tmp_path / "out"),
+        ("train", "--data", "twins", "--from", "nano-tracker", "--out", tmp_path / "mine"),
+    ):
+        code, out, err = cavis(*command)
+        assert code == 1
+        assert "cannot be reached" in err
+        assert "licence: The authors' repository" in out
+        assert "@misc{lee2024cavis" in out
+
+
+def test_a_model_of_the_zoo_is_shown_before_and_after_it_was_fetched(cavis, publish, cache):
+    body = released_file(seed=4)
+    with serving(Behaviour(body)) as address:
+        publish(address)
+        code, before, _ = cavis("zoo", "show", "nano-tracker")
+        assert code == 0
+        cavis("zoo", "get", "nano-tracker")
+        _, after, _ = cavis("zoo", "show", "nano-tracker")
+        for card in (before, after):
+            assert f"address: {address}/w.pth" in card
+            assert "AP 0.376" in card
+            assert "licence: " in card
+            assert "@misc{lee2024cavis" in card
+    assert "cached: no; cavis zoo get nano_tracker fetches it" in before
+    assert f"cached: {cache / 'nano_tracker.safetensors'}" in after
+    assert "size: about 200 MB of weights" in before
+    assert f"{len(body):,} bytes came" in after
 
 
 def test_a_name_that_is_not_in_the_zoo_is_answered_with_the_nearest(cavis):
@@ -118,15 +154,38 @@ def test_a_foreign_file_is_imported_with_a_report_and_replaced_only_when_asked(c
     assert read_model_file(out)[0].preset == "nano"
 
 
+def test_every_entry_is_listed_in_a_file_when_asked(cavis, tmp_path):
+    (tmp_path / "theirs.pth").write_bytes(released_file(seed=4))
+    command = ("import-weights", tmp_path / "theirs.pth", "--preset", "nano", "--stage", "tracker")
+    report = tmp_path / "reports" / "nano.txt"
+    code, out, err = cavis(*command, "--out", tmp_path / "ours.safetensors", "--report", report)
+    assert code == 0, err
+    text = report.read_text()
+    assert "used tracker.ctx_query_embed.bias -> tracker.fusion.bias\n" in text
+    assert set(out.splitlines()) <= set(text.splitlines())
+    assert "used tracker" not in out
+
+
+@pytest.mark.parametrize("place", ["", "file/ours.safetensors"], ids=["a folder", "below a file"])
+def test_a_place_where_nothing_can_be_written_is_told_before_anything_is_read(cavis, tmp_path, place):
+    (tmp_path / "file").touch()
+    command = ("import-weights", tmp_path / "none.pth", "--preset", "nano", "--stage", "tracker", "--overwrite")
+    code, _, err = cavis(*command, "--out", tmp_path / place)
+    assert code == 2
+    assert "expected a f" in err
+    assert "none.pth" not in err
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"--preset": "zzzz"}, "expected a preset such as tiny, ovis_r50, ytvis19_swinl, vipseg_vitl, coco_r50; got"),
         ({"--preset": "nanoo"}, "expected a preset such as nano"),
         ({"--stage": "offline"}, "segmenter, tracker, refiner, got 'offline'"),
         ({"file": "bomb"}, "which weights do not need"),
         ({"file": "missing"}, "found none"),
     ],
-    ids=["preset", "stage", "bomb", "missing"],
+    ids=["no preset", "preset", "stage", "bomb", "missing"],
 )
 def test_what_cannot_be_imported_is_told_in_a_sentence_and_leaves_nothing(cavis, tmp_path, change, words):
     torch.save({"model": {"a": torch.zeros(1)}, "extra": Path(tmp_path).touch}, tmp_path / "bomb.pth")

@@ -53,14 +53,15 @@ class Golden:
     """One set."""
 
     name: str
+    folder: Path = FOLDER
 
     @cached_property
     def info(self) -> dict:
-        return json.loads((FOLDER / self.name / "info.json").read_text())
+        return json.loads((self.folder / self.name / "info.json").read_text())
 
     @cached_property
     def tensors(self) -> dict[str, np.ndarray]:
-        return dict(np.load(FOLDER / self.name / "tensors.npz"))
+        return dict(np.load(self.folder / self.name / "tensors.npz"))
 
     def __getitem__(self, key: str) -> torch.Tensor:
         return torch.from_numpy(self.tensors[key])
@@ -103,6 +104,12 @@ class Golden:
 @cache
 def golden(name: str) -> Golden:
     return Golden(name)
+
+
+@cache
+def bundled(name: str) -> Golden:
+    """A set that lies beside the tests, whatever ``CAVIS_GOLDEN_DIR`` names: for what is known of one clip only."""
+    return Golden(name, HERE)
 
 
 @lru_cache(maxsize=1)  # a ViT-L takes 1.4 GB
