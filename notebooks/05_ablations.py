@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -99,7 +101,9 @@ show(mine) if mine else print("Nothing trained yet: press Train above, wait, and
 # %% [markdown]
 # ### Runs that came with the notebook
 #
-# Made by the very same functions; what was run (steps, clips, seed) stands in each file.
+# Made by the very same functions; what was run (steps, clips, seed) stands in each file. All of them started from the
+# `tiny` of 24 November (the third training in `docs/experiments.md`), not from the one that comes with the package now:
+# compare them with each other only.
 
 # %%
 shipped = read_results(SHIPPED) if SHIPPED.exists() else []
@@ -159,7 +163,7 @@ for result in results:
 # | companions taken away | – | undecided for all three arms: −0.051 [−0.135, +0.022] for the tracker as it is |
 #
 # Rows a to d have not been run here for longer; the numbers of e and f are those of the shipped files (60 steps, 8 clips,
-# one seed). Identity switches decide nothing at all there: about one a clip in every arm.
+# one seed, from an earlier `tiny`). Identity switches decide nothing at all there: about one a clip in every arm.
 #
 # What differs, and it is a lot: the paper trains every row in full, on real videos, once (no interval is given). Here a
 # trained model is trained *on*, for a minute. `tiny` grew up as the baseline, so an arm that changes the network has to
