@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -199,9 +201,9 @@ figure.show()
 # | context beats the core features | AP 27.9 → 29.1 (Table 3 a) | after 6 frames 0.98 → 1.00. After 12 no filter is better than the core features, 0.70: compare that with *place alone* |
 #
 # **A warning that comes out of this.** *Place alone* is right as often as any filter. So these contexts need not have
-# looked at the surroundings at all: where an object is would be enough, and the network's features do tell where. The
-# pairs that are wrong after 12 frames are those that changed sides meanwhile. That a context *can* tell twins apart
-# where place cannot, only a test can show in which they change places; the twins' control of notebook 5 is one.
+# looked at the surroundings at all: where an object is would be enough, and the network's features do tell where.
+# Probably the pairs that are wrong after 12 frames are those that changed sides meanwhile; the equal shares suggest it,
+# nobody has looked pair by pair. That a context *can* tell twins apart where place cannot, only a test can show in which they change places; the twins' control of notebook 5 is one.
 #
 # What differs most: the paper trains a network for every row. Here one network, trained with 9 × 9, is looked at through
 # other filters. So this shows *why* a size can be too small or too large, not which one is best. Notebook 5 trains.

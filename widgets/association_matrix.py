@@ -7,7 +7,7 @@ import numpy as np
 import traitlets
 
 from widgets.still import INK, Still, label
-from widgets.view import HERE, View, whole_numbers
+from widgets.view import View, script, whole_numbers
 
 MOST_SLOTS = 100
 _CELL, _NAMES = 34, 110
@@ -26,7 +26,7 @@ class AssociationMatrix(View):
         AssociationMatrix(np.eye(3) * 0.8 + 0.1, [(0, 0), (1, 1), (2, 2)], left_names=["cat", "dog", "cow"])
     """
 
-    _esm = HERE / "association_matrix.js"
+    _esm = script("association_matrix.js")
     _values = traitlets.Bytes().tag(sync=True)
     _shape = traitlets.List().tag(sync=True)
     _pairs = traitlets.List().tag(sync=True)

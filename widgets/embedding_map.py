@@ -8,7 +8,7 @@ import traitlets
 
 from widgets.colours import mark, rgb
 from widgets.still import LINE, Still, image, label, shape_at
-from widgets.view import HERE, View, picture, whole_numbers
+from widgets.view import View, picture, script, whole_numbers
 
 MOST_POINTS = 100_000
 MOST_GROUPS = 200
@@ -32,7 +32,7 @@ class EmbeddingMap(View):
         EmbeddingMap(rng.normal(size=(300, 2)), rng.integers(0, 3, 300), names={0: "cat", 1: "dog", 2: "cow"})
     """
 
-    _esm = HERE / "embedding_map.js"
+    _esm = script("embedding_map.js")
     _points = traitlets.Bytes().tag(sync=True)
     _places = traitlets.Bytes().tag(sync=True)
     _rows = traitlets.Bytes().tag(sync=True)

@@ -9,7 +9,7 @@ import traitlets
 from widgets import runs
 from widgets.colours import mark, rgb
 from widgets.still import LINE, QUIET, Still, image, label, shape_at
-from widgets.view import HERE, View, picture, whole_numbers
+from widgets.view import View, picture, script, whole_numbers
 
 MOST_TRACKS = 254
 _LARGEST_SIDE = 960
@@ -35,7 +35,7 @@ class TrackPlayer(View):
         TrackPlayer(frames, masks, names=["a square"])
     """
 
-    _esm = HERE / "track_player.js"
+    _esm = script("track_player.js")
     _tracks = traitlets.List().tag(sync=True)
     _visible = traitlets.Bytes().tag(sync=True)
     _rows = traitlets.Bytes().tag(sync=True)

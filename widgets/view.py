@@ -14,6 +14,11 @@ from widgets.still import Still
 HERE = Path(__file__).parent
 
 
+def script(name: str) -> str:
+    """A view's ES module: what views share, then its own file; joined here, for there is no bundler."""
+    return "\n".join((HERE / part).read_text(encoding="utf-8") for part in ("parts.js", name))
+
+
 class Rows(traitlets.TraitType[list[int], Any]):
     """Row numbers: a list of whole numbers of at least 0, given as a list or an array [N]."""
 

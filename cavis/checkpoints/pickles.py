@@ -91,6 +91,7 @@ def _open_zip(path: Path) -> Any:
             damaged = archive.testzip()  # torch does not look at the checksums of what it maps
     except CheckpointError:
         raise
+    # zipfile says NotImplementedError of what no torch file has: foreign compression, encryption, several disks
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, EOFError, RuntimeError) as error:
         _refuse_incomplete(path, error)
     if damaged is not None:

@@ -35,8 +35,11 @@ def test_every_script_belongs_to_a_view_and_needs_no_other_file():
     scripts = sorted(FOLDER.glob("*.js"))
     assert len(scripts) >= 3
     for script in scripts:
-        assert script.with_suffix(".py").exists()
         text = script.read_text(encoding="utf-8")
+        if script.name == "parts.js":  # put before the others' text, see widgets.view.script
+            assert "export" not in text
+            continue
+        assert script.with_suffix(".py").exists()
         assert re.search(r"^\s*import\s|\bimport\(|https?://", text.replace("http://www.w3.org/2000/svg", "")) is None
         assert "export default" in text
 

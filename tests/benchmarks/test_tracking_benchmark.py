@@ -18,6 +18,7 @@ from benchmarks.setting import Setting, full, pictures, quick
 from benchmarks.timing import interleaved
 from cavis.config import RELEASED, ResNet
 
+reads_proc = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc, which Linux alone has")
 NANO = Setting(
     model=replace(nano_config(), reading=RELEASED, sampling_points=4),
     height=64,
@@ -78,13 +79,14 @@ def test_the_progress_bar_ends_where_it_should(measured):
     assert len(measured.told) == tracking.steps(NANO)
 
 
+@reads_proc
 def test_a_child_says_what_it_needed():
     """At least the full-size masks of a window; not the model, its libraries and the kitchen sink."""
     masks = reference.WINDOW * NANO.top_k * NANO.height * NANO.width
     assert masks < peak_memory("ours", 3, NANO) < 2**29
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's accounting of memory")
+@reads_proc
 def test_four_times_the_frames_take_at_most_1_3_times_the_memory_offline():
     """On small frames, where what is kept of each one weighs most; as many and as wide queries as the real model."""
     small = quick().model
@@ -95,6 +97,7 @@ def test_four_times_the_frames_take_at_most_1_3_times_the_memory_offline():
     assert long <= 1.3 * short
 
 
+@reads_proc
 def test_a_failing_child_is_quoted():
     with pytest.raises(RuntimeError, match="channel_sum"):
         peak_memory("reference", 1, replace(NANO, model=nano_config()))

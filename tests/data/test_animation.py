@@ -34,7 +34,7 @@ class Album:
         return replace(clip, targets=replace(clip.targets, unknown=unknown), still=True)
 
     def source(self, index):
-        raise NotImplementedError
+        raise AssertionError(f"expected pictures to be drawn from, but video {index} is played")
 
 
 def test_what_is_written_is_a_sound_data_set_of_the_clips(tmp_path):

@@ -44,7 +44,7 @@ class Album:
         return replace(whole, frames=whole.frames[frames], targets=chosen)
 
     def source(self, index):
-        raise NotImplementedError
+        raise AssertionError(f"expected clips to be drawn from, but video {index} is played")
 
 
 class Constant:
