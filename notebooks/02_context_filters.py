@@ -195,10 +195,10 @@ figure.show()
 #
 # | | the paper (OVIS, ResNet-50) | here (twins' world, `tiny`) |
 # |---|---|---|
-# | size of the filter, Table 3 b | AP 27.3, 28.3, 28.7, **29.5**, 28.9 for 3, 5, 7, 9, 11: "excessively large receptive fields … homogenizing the context features" | yes: from 7 on, the larger the box the more alike are twins' contexts (8 clips: 0.46 at 5, 0.49 at 9, 0.58 at 15). But smaller would be better by this measure, not 9 |
-# | kind of the filter, Table 3 d | average 29.5, learnable 28.4 | the same direction: taught alone for a minute, a learnable filter makes twins *more* alike (0.63) than the average does on the same unseen clips (0.51) |
-# | released code | – | one number cannot tell twins apart as well: right after 6 frames 0.83, average 1.00 |
-# | context beats the core features | AP 27.9 → 29.1 (Table 3 a) | after 6 frames 0.98 → 1.00. After 12 no filter is better than the core features, 0.70: compare that with *place alone* |
+# | size of the filter, Table 3 b | AP 27.3, 28.3, 28.7, **29.5**, 28.9 for 3, 5, 7, 9, 11: "excessively large receptive fields … homogenizing the context features" | yes: from 7 on, the larger the box the more alike are twins' contexts (8 clips: 0.75 at 5, 0.76 at 9, 0.81 at 15). But smaller would be better by this measure, not 9 |
+# | kind of the filter, Table 3 d | average 29.5, learnable 28.4 | undecided: taught alone for a minute, a learnable filter makes twins about as alike (0.79, on clips it was not taught on) as the average does (0.76, on all eight) |
+# | released code | – | one number cannot tell twins apart as well: right after 6 frames 0.83, average 0.99 |
+# | context beats the core features | AP 27.9 → 29.1 (Table 3 a) | after 6 frames 0.96 → 0.99. After 12 no average is better than the core features, 0.64: compare that with *place alone* |
 #
 # **A warning that comes out of this.** *Place alone* is right as often as any filter. So these contexts need not have
 # looked at the surroundings at all: where an object is would be enough, and the network's features do tell where.
