@@ -27,7 +27,7 @@ HEADER = """
 <p class="cavis-brand">CAVIS Lab</p>
 <h1>Follow every object through a video</h1>
 <p class="cavis-lead">Each thing in your clip is outlined and keeps its own number and colour, from its first frame to
-its last, also after it was hidden or has crossed another one that looks just the same.</p>
+its last, also where it was hidden for a while. Two that look just the same can still be mixed up.</p>
 </header>"""
 """The top of the page: what this is."""
 
