@@ -9,6 +9,8 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 Task = Literal["instance", "panoptic", "semantic"]
 """What is made of the predictions (VIS, VPS, VSS)."""
+Score = Literal["class", "class_and_mask"]
+"""What a track is scored by; see :class:`InferenceConfig`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,6 +313,9 @@ class InferenceConfig:
     max_side: int = 1333
     top_k: int = 10
     """Instance task: how many (track, class) pairs are kept."""
+    score: Score = "class"
+    """Instance task: what a kept track is scored by. The probability of its class alone, as the released code does for
+    videos; or that times the mean probability of its masks' pixels, as Mask2Former does for pictures."""
     min_score: float = 0.8
     """Panoptic task: tracks whose best class is less probable are dropped."""
     min_visible_share: float = 0.8

@@ -80,7 +80,7 @@ def tiny() -> Preset:
             max_gradient_norm=1.0,
             silent_start=True,
         ),
-        inference=InferenceConfig(short_side=160, max_side=256, top_k=10, window=4),
+        inference=InferenceConfig(short_side=160, max_side=256, window=4, score="class_and_mask"),
         world="I have only ever seen the twins' world: small shaded cut-outs of twenty kinds of things.",
     )
 
@@ -143,7 +143,7 @@ def lite() -> Preset:
             warmup=50,
             silent_start=True,
         ),
-        inference=InferenceConfig(short_side=256, max_side=456, top_k=10, window=4),
+        inference=InferenceConfig(short_side=256, max_side=456, window=4, score="class_and_mask"),
         pretrained="efficientnet-lite2",
         world="I know people, cats, cars, bicycles and motorcycles; anything else I find is just an object to me.",
     )

@@ -20,7 +20,15 @@ from torch import Tensor
 from cavis.checkpoints.hub import ReadyModel
 from cavis.inference.postprocess import Sizes, best_slots, class_probabilities, network_size, to_network
 from cavis.inference.predictor import Cancelled, Predictor, Progress, Times, Watch, check
-from cavis.inference.second_pass import FirstPass, FrameMasks, RgbFrame, encode_masks, make_track, video_result
+from cavis.inference.second_pass import (
+    FirstPass,
+    FrameMasks,
+    MaskCertainty,
+    RgbFrame,
+    encode_masks,
+    make_track,
+    video_result,
+)
 from cavis.inference.spill import Spill
 from cavis.model.association import sees
 from cavis.records import ClipPrediction, FramePrediction, TrackerState, VideoResult
@@ -121,6 +129,7 @@ class OnlinePredictor(Predictor):
         """Forget the video of :meth:`step`; the next frame starts a new one."""
         self._state: TrackerState | None = None
         self._mean = RunningMean(seen_only=self.seen_only)
+        self._certainty = MaskCertainty(self.ready.inference.score)
         self._steps = 0
 
     def step(self, frame: RgbFrame, timestamp: float | None = None) -> VideoResult:
@@ -128,9 +137,10 @@ class OnlinePredictor(Predictor):
         sizes = self._sizes(frame)
         _, prediction, self._state = self._forward([frame], sizes, self._state)
         self._mean.add(prediction.class_logits[0])
+        self._certainty.add(prediction.mask_logits[0])
         seconds = float(self._steps) if timestamp is None else timestamp
         self._steps += 1
-        return self._live(prediction, 0, self._mean.scores(), sizes, seconds)
+        return self._live(prediction, 0, self._mean.scores() * self._certainty.factor, sizes, seconds)
 
     def keeper(self) -> "Keeper":
         """Where a run's frames wait for the second pass."""
@@ -148,7 +158,7 @@ class OnlinePredictor(Predictor):
         """Segment and track, window by window; what is kept on disk goes from there when the context ends."""
         times = timestamps if timestamps is not None else getattr(source, "timestamps", None)
         total = len(times) if times is not None else None
-        mean = RunningMean(seen_only=self.seen_only)
+        mean, certainty = RunningMean(seen_only=self.seen_only), MaskCertainty(self.ready.inference.score)
         state, sizes, frame, done = None, None, None, 0
         with self.keeper() as kept:
             for window in windows(source, self.window):
@@ -156,11 +166,12 @@ class OnlinePredictor(Predictor):
                 sizes = sizes or self._sizes(window[0])
                 frames, tracks, state = self._forward(window, sizes, state)
                 mean.add(tracks.class_logits[0])
+                certainty.add(tracks.mask_logits[0])
                 kept.add(frames, tracks)
                 for t, frame in enumerate(window):
                     done += 1
                     if watch is not None:
-                        live = partial(self._live, tracks, t, mean.scores(), sizes, float(done - 1))
+                        live = partial(self._live, tracks, t, mean.scores() * certainty.factor, sizes, float(done - 1))
                         watch(Progress("track", done, total, frame, live))
             if sizes is None or frame is None:
                 raise ValueError("expected a video with at least one frame, got none")

@@ -99,7 +99,7 @@ class Predictor(ABC):
     ) -> VideoResult:
         """Track the instances of a whole video (VIS): the tracks of the ``top_k`` best (track, class) pairs."""
         with self.first_pass(source, timestamps, watch=watch, stop=stop) as first:
-            return instances(first, self.top_k, encoded(first, watch, stop))
+            return instances(first, self.top_k, encoded(first, watch, stop), self.ready.inference.score)
 
     def run_panoptic(
         self,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cavis import rle
 from cavis.checkpoints.files import ModelFile
+from cavis.config import Score
 from cavis.inference.postprocess import Sizes, best_slots, instance_masks
 from cavis.records import Rle, Track, VideoResult
 
@@ -57,23 +58,49 @@ class FirstPass:
     notes: tuple[str, ...] = ()
 
 
-def instances(first: FirstPass, top_k: int, frames: Iterable[int]) -> VideoResult:
-    """Instance task: the slots that have a part in the ``top_k`` best (slot, class) pairs.
+def instances(first: FirstPass, top_k: int, frames: Iterable[int], score: Score = "class") -> VideoResult:
+    """Instance task: the slots that have a part in the ``top_k`` best (slot, class) pairs, by class probability.
 
-    ``frames`` are the numbers of all frames, in order; who hands them out can watch and stop the work.
+    ``frames`` are the numbers of all frames, in order; who hands them out can watch and stop the work. ``score`` is
+    that of :class:`cavis.config.InferenceConfig`.
     """
-    scores = first.probabilities[:, :-1]
-    slots = best_slots(scores, top_k)
+    probabilities = first.probabilities[:, :-1]
+    slots = best_slots(probabilities, top_k)
+    certainty = MaskCertainty(score)
     masks, features = [], []
     for t in frames:
-        masks.append(encode_masks(torch.from_numpy(first.kept.masks(t, slots)), first.sizes))
+        logits = torch.from_numpy(first.kept.masks(t, slots))
+        certainty.add(logits[None])
+        masks.append(encode_masks(logits, first.sizes))
         features.append(first.kept.features(t, slots))
     stacked = np.stack(features)
     hidden = first.about.config.hidden
+    scores = probabilities[slots] * certainty.factor
     tracks = tuple(
-        make_track(slot, scores[slot], [row[i] for row in masks], stacked[:, i], hidden) for i, slot in enumerate(slots)
+        make_track(slot, scores[i], [row[i] for row in masks], stacked[:, i], hidden) for i, slot in enumerate(slots)
     )
     return video_result(first.about, tracks, first.sizes.frame, first.timestamps, first.notes)
+
+
+class MaskCertainty:
+    """The mean probability of the pixels in each slot's masks over the frames so far, if ``score`` asks for it."""
+
+    def __init__(self, score: Score) -> None:
+        self._wanted = score == "class_and_mask"
+        self._total, self._pixels = torch.zeros(1), torch.zeros(1)
+
+    def add(self, logits: Float[Tensor, "T N h w"]) -> None:
+        """Take in the masks of a window."""
+        if self._wanted:
+            inside = logits > 0
+            self._total = self._total + (logits.float().sigmoid() * inside).sum(dim=(0, 2, 3)).cpu()
+            self._pixels = self._pixels + inside.sum(dim=(0, 2, 3)).cpu()
+
+    @property
+    def factor(self) -> Float[np.ndarray, "N 1"]:
+        """What class probabilities are multiplied by: 0.5 ... 1, 0 without a mask; or 1 if only the class counts."""
+        mean = self._total / self._pixels.clamp(min=1)
+        return (mean if self._wanted else torch.ones(1))[:, None].numpy()
 
 
 def make_track(

@@ -9,6 +9,7 @@ from nano import CATEGORIES, images, nano_config, nano_model, nano_preset
 from cavis import rle
 from cavis.checkpoints.files import ModelFile
 from cavis.checkpoints.hub import ReadyModel
+from cavis.inference.offline import OfflinePredictor
 from cavis.inference.online import Cancelled, OnlinePredictor, windows
 from cavis.inference.postprocess import best_slots
 
@@ -48,8 +49,9 @@ def test_results_do_not_depend_on_the_window(stage):
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (50, 80), (120, 130)])
-def test_live_and_exact_results_have_the_same_masks_and_features(height, width):
-    model = ready()
+@pytest.mark.parametrize("score", ["class", "class_and_mask"])
+def test_live_and_exact_results_have_the_same_masks_and_features(height, width, score):
+    model = ready(score=score)
     frames = video(4, height, width)
     exact = OnlinePredictor(model, top_k=24).run(frames)  # all queries and classes
     live = OnlinePredictor(model, top_k=24)
@@ -67,6 +69,26 @@ def test_live_and_exact_results_have_the_same_masks_and_features(height, width):
     for track in exact.tracks:  # after the last frame the scores so far are the scores
         np.testing.assert_allclose(by_id[track.id].class_scores, track.class_scores, atol=1e-5)
     assert [track.id for track in now.tracks] == [track.id for track in exact.tracks]
+
+
+@pytest.mark.parametrize("stage", ["segmenter", "tracker", "refiner"])
+def test_the_score_of_class_and_mask_is_the_class_probability_times_the_mean_probability_inside(stage):
+    """However the pixels are spread over the frames: a frame with a large mask counts for more."""
+    plain, both = ready(stage), ready(stage, score="class_and_mask")
+    offline = stage == "refiner"
+    classes = (OfflinePredictor if offline else OnlinePredictor)(plain, top_k=24)
+    products = (OfflinePredictor if offline else OnlinePredictor)(both, top_k=24)
+    with classes.first_pass(video()) as first:
+        slots = list(range(8))
+        logits = np.stack([first.kept.masks(t, slots) for t in range(5)])
+    inside = logits > 0
+    assert inside.any()
+    sums = (inside / (1 + np.exp(-logits))).sum(axis=(0, 2, 3))
+    wanted = sums / np.maximum(inside.sum(axis=(0, 2, 3)), 1)
+    found = {track.id: track for track in products.run(video()).tracks}
+    for track in classes.run(video()).tracks:
+        np.testing.assert_allclose(found[track.id].class_scores, track.class_scores * wanted[track.id], atol=1e-5)
+        assert found[track.id].masks == track.masks
 
 
 def test_a_run_leaves_no_mark_on_the_next():
