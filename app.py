@@ -10,16 +10,16 @@ from dataclasses import replace
 
 from cavis.checkpoints.download import DownloadError
 from cavis.checkpoints.files import CheckpointError
-from cavis.checkpoints.hub import DEFAULT_MODEL
 from cavis.demo.limits import DemoLimits
 from cavis.demo.server import make_page, serve
+from cavis.presets import DEFAULT_MODEL
 
 
 def main() -> int:
     """Read the options and serve until interrupted."""
     parser = argparse.ArgumentParser(description="Serve the CAVIS demo page.")
     parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help="the model to begin with: tiny, a published one, or a file"
+        "--model", default=DEFAULT_MODEL, help="the model to begin with: lite, tiny, a published one, or a file"
     )
     parser.add_argument("--device", default="auto", help="auto (CUDA or MPS where there is one), cpu, cuda, mps")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets the network in")

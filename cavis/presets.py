@@ -26,6 +26,11 @@ from cavis.config import (
     VitAdapter,
 )
 
+DEFAULT_MODEL = "tiny"
+"""For real clips."""
+LABORATORY_MODEL = "tiny"
+"""For the twins' world, in which the method is studied."""
+
 
 def tiny() -> Preset:
     """The laboratory's model: small enough to train on a laptop's CPU, from scratch, on the twins' world."""
@@ -42,6 +47,7 @@ def tiny() -> Preset:
             sampling_points=4,
             decoder_layers=6,
             tracker_layers=6,
+            refiner_layers=3,
             feedforward=384,
         ),
         loss=LossConfig(points=1024, no_object_weight=1.0),  # 20 queries, not 100: most of them have an object
@@ -70,12 +76,12 @@ def tiny() -> Preset:
             silent_start=True,
         ),
         refiner=StageConfig(
-            steps=1500,
-            decay_at=(1200,),
+            steps=1000,
+            decay_at=(800,),
             clips_per_step=2,
             frames=12,
             frame_range=0,
-            learning_rate=5e-4,
+            learning_rate=1e-4,
             warmup=50,
             max_gradient_norm=1.0,
             silent_start=True,
@@ -86,15 +92,17 @@ def tiny() -> Preset:
 
 
 def tiny_sibling(name: str) -> Preset:
-    """``tiny`` with the losses of a method before: the three differ in nothing else (Figure 4 of the paper).
+    """``tiny`` with the losses of a method: the three differ in nothing else (Figure 4 of the paper).
 
-    ``tiny_minvis`` learns no identity at all; ``tiny_ctvis`` contrasts the core features (Eq. 4). Neither has context.
+    ``tiny_minvis`` learns no identity at all; ``tiny_ctvis`` contrasts the core features (Eq. 4); neither has context.
+    ``tiny_cavis`` is ``tiny`` by another name, for one that is trained as long as its siblings.
     """
-    preset = tiny()
+    preset = replace(tiny(), name=name)
+    if name == "tiny_cavis":
+        return preset
     loss = replace(preset.loss, prototype_weight=0.0)
     return replace(
         preset,
-        name=name,
         model=replace(preset.model, reading=replace(OURS, context="none")),
         loss=replace(loss, context_weight=0.0) if name == "tiny_minvis" else loss,
     )
@@ -287,7 +295,7 @@ SWIN_SIZES: dict[str, tuple[Swin, int]] = {
 
 def _all_presets() -> dict[str, Callable[[], Preset]]:
     presets: dict[str, Callable[[], Preset]] = {"tiny": tiny, "lite": lite}
-    for name in ("tiny_minvis", "tiny_ctvis"):
+    for name in ("tiny_minvis", "tiny_ctvis", "tiny_cavis"):
         presets[name] = partial(tiny_sibling, name)
     for data in DATA_SETS:
         for short, backbone in BACKBONES.items():

@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +105,9 @@ def read_model_file(path: Path) -> tuple[ModelFile, dict[str, Tensor]]:
 
 
 def halve(source: Path, out: Path) -> None:
-    """Rewrite a model file in fp16: half the size, for weights that ship with the package."""
+    """Rewrite a model file in fp16, named as ``out`` is: half the size, for weights that ship with the package."""
     about, state = read_model_file(source)
-    write_model(out, state, about, torch.float16)
+    write_model(out, state, replace(about, name=out.stem), torch.float16)
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

@@ -10,9 +10,8 @@ from cavis.checkpoints import zoo
 from cavis.checkpoints.files import CheckpointError, ModelFile, load_weights, read_model_file
 from cavis.config import InferenceConfig
 from cavis.model import Cavis, build_model, fold_norms
-from cavis.presets import get_preset
+from cavis.presets import DEFAULT_MODEL, get_preset
 
-DEFAULT_MODEL = "tiny"
 BUNDLED = Path(str(files("cavis"))) / "assets" / "weights"
 
 

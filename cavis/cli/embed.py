@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cavis.cli.shared import Device, Model, Overwrite, load, progress_bar
+from cavis.presets import LABORATORY_MODEL
 
 if TYPE_CHECKING:
     from cavis.analysis import Footage
@@ -20,7 +21,7 @@ def embed(
         typer.Argument(help="Videos, folders of frames, annotated data sets, or twins.", show_default=False),
     ],
     out: Annotated[Path, typer.Option(help="The .parquet file to write.", show_default=False)],
-    model: Model = "tiny",
+    model: Model = LABORATORY_MODEL,
     min_score: Annotated[float, typer.Option(help="Tracks that score at least this.", min=0, max=1)] = 0.3,
     seed: Annotated[int, typer.Option(help="Of the clips of twins.", min=0)] = 0,
     number: Annotated[int, typer.Option("--clips", help="How many clips of twins.", min=1)] = 8,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cavis.cli.shared import Device, Model, Overwrite, SkipFaulty, load, progress_bar, tell_left_out
+from cavis.presets import LABORATORY_MODEL
 
 
 class FormatName(StrEnum):
@@ -23,7 +24,7 @@ class FormatName(StrEnum):
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="YouTube-VIS, OVIS, VIPSeg, VSPW or COCO.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for results and numbers.", show_default=False)],
-    model: Model = "tiny",
+    model: Model = LABORATORY_MODEL,
     form: Annotated[
         FormatName | None, typer.Option("--format", help="If not told by the content.", show_default=False)
     ] = None,

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are already there.")]
 SkipFaulty = Annotated[bool, typer.Option("--skip-faulty", help="Leave out what is faulty in the data.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
-Model = Annotated[str, typer.Option(help="tiny, a name that `cavis zoo` lists, or the path of a .safetensors file.")]
+Model = Annotated[
+    str,
+    typer.Option(help="lite (real clips), tiny (the twins' world), a name that `cavis zoo` lists, or a file's path."),
+]
 
 
 def load(model: str, device: str) -> "ReadyModel":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cavis.cli.shared import Device, Model, Overwrite, load, progress_bar
+from cavis.presets import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def track(
     clip: Annotated[Path, typer.Argument(help="A video file, or a folder of frames.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for the results.", show_default=False)],
-    model: Model = "tiny",
+    model: Model = DEFAULT_MODEL,
     task: Annotated[str, typer.Option(help="instance, panoptic, semantic, or own: the model's.")] = "own",
     start: Annotated[float, typer.Option(help="Skip what comes before, in seconds.", min=0)] = 0.0,
     end: Annotated[float | None, typer.Option(help="Stop there, in seconds.", show_default=False)] = None,

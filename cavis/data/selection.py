@@ -37,14 +37,14 @@ class Selection:
     most: int | None = None
     """So many pictures of each category, chosen at random; None: all there are."""
     held_out: float = 0.1
-    """The share of pictures in ``val.json``."""
+    """The share of pictures in ``val.json``, at least one of them; 0: none."""
     side: int = 384
     """The longest side of a picture afterwards, in pixels; smaller ones stay as they are."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"expected held_out between 0 and 1, got {self.held_out}")
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"expected held_out of at least 0 and below 1, got {self.held_out}")
         if self.side < 32 or (self.most is not None and self.most < 1):
             raise ValueError(f"expected a side of at least 32 and at least 1 picture, got {self.side} and {self.most}")
 
@@ -132,7 +132,8 @@ def _choose(source: _Source, selection: Selection) -> list[int]:
 def _divide(chosen: list[int], selection: Selection) -> dict[str, list[int]]:
     """Training and validation pictures, at random."""
     order = np.random.default_rng([selection.seed, 1]).permutation(chosen).tolist()
-    held_out = min(max(1, round(selection.held_out * len(order))), max(len(order) - 1, 0))
+    most = max(len(order) - 1, 0)
+    held_out = min(max(1, round(selection.held_out * len(order))), most) if selection.held_out else 0
     return {"train": sorted(order[held_out:]), "val": sorted(order[:held_out])}
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from PIL import Image
 
 from cavis.checkpoints.files import write_atomically
-from cavis.checkpoints.hub import DEFAULT_MODEL, find_model, load_model
+from cavis.checkpoints.hub import find_model, load_model
 from cavis.data.synthetic import TwinsClip, TwinsConfig
 from cavis.demo.exports import draw_video, load_result, save_result
 from cavis.demo.jobs import Job
 from cavis.demo.viewer import View, picture
 from cavis.inference.online import OnlinePredictor
+from cavis.presets import LABORATORY_MODEL
 from cavis.video import VideoInfo, VideoWriter, probe
 
 FOLDER = Path(str(files("cavis"))) / "assets" / "examples"
@@ -102,7 +103,7 @@ def fingerprint(model: str) -> str:
     return hashlib.sha256(find_model(model).read_bytes()).hexdigest()
 
 
-def make(folder: Path = FOLDER, model: str = DEFAULT_MODEL, recipes: tuple[Recipe, ...] = RECIPES) -> None:
+def make(folder: Path = FOLDER, model: str = LABORATORY_MODEL, recipes: tuple[Recipe, ...] = RECIPES) -> None:
     """Make the clips and compute their results; ``folder`` appears whole or stays as it was."""
     predictor = OnlinePredictor(load_model(model, device="cpu"))
     folder.parent.mkdir(parents=True, exist_ok=True)

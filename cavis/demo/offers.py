@@ -20,6 +20,8 @@ SUBJECTS = {
     "vipseg": "everything in sight",
 }
 """What the data sets show, for those who do not know them."""
+OWN_SUBJECTS = {"lite": "people, cats, vehicles, and other objects", "tiny": "the twins' world"}
+"""What the models of our own presets know."""
 SLOW = 2.0
 """Seconds a frame from which on a visitor is warned."""
 _BACKBONE_ONLY = "dinov2_vitl"
@@ -88,7 +90,7 @@ def _own_offer(name: str, about: ModelFile, world: str, megabytes: float, infere
     config = about.config
     return Offer(
         name=name,
-        about=_kinds(len(config.categories), "the twins' world" if about.preset == "tiny" else ""),
+        about=_kinds(len(config.categories), OWN_SUBJECTS.get(about.preset, "")),
         categories=config.categories,
         world=world,
         training=about.training,

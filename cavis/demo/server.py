@@ -7,13 +7,14 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from cavis.checkpoints.hub import DEFAULT_MODEL, load_model
+from cavis.checkpoints.hub import load_model
 from cavis.demo.examples import Shelf
 from cavis.demo.jobs import JobStore
 from cavis.demo.limits import DemoLimits
 from cavis.demo.models import Models
 from cavis.demo.page import build_page, css, theme
 from cavis.demo.tracking import Tracker
+from cavis.presets import DEFAULT_MODEL
 
 
 def make_page(model: str = DEFAULT_MODEL, device: str = "auto", limits: DemoLimits = DemoLimits()) -> gr.Blocks:  # noqa: B008

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from cavis import rle
 from cavis.checkpoints.files import ModelFile, read_model_file, write_atomically
-from cavis.checkpoints.hub import DEFAULT_MODEL, ReadyModel, find_model
+from cavis.checkpoints.hub import ReadyModel, find_model
 from cavis.config import Preset, Stage, StageConfig
 from cavis.data.loaders import TwinsSource
 from cavis.data.synthetic import TwinsClip, TwinsConfig, clip_seed
@@ -28,7 +28,7 @@ from cavis.evaluation.bootstrap import Interval, bootstrap
 from cavis.evaluation.tracking import tracking_metrics
 from cavis.inference.online import OnlinePredictor
 from cavis.model import Cavis, build_model
-from cavis.presets import tiny
+from cavis.presets import LABORATORY_MODEL, tiny
 from cavis.records import VideoResult
 from cavis.training.log import StepReport
 from cavis.training.loop import Run, train
@@ -199,7 +199,7 @@ def common_start(preset: Preset, stage: Stage, seed: int) -> Cavis:
     """The model of an arm with all weights of ``tiny`` that fit; the others are drawn from the seed."""
     torch.manual_seed(seed)
     model = build_model(preset.model, stage)
-    _, state = read_model_file(find_model(DEFAULT_MODEL))
+    _, state = read_model_file(find_model(LABORATORY_MODEL))
     own = model.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     model.load_state_dict({key: value.to(own[key].dtype) for key, value in fitting.items()}, strict=False)

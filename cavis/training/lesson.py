@@ -15,13 +15,13 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from cavis.checkpoints.files import ModelFile
-from cavis.checkpoints.hub import DEFAULT_MODEL, ReadyModel, find_model
+from cavis.checkpoints.hub import ReadyModel, find_model
 from cavis.config import Preset, Stage, StageConfig
 from cavis.data.loaders import TwinsSource
 from cavis.data.synthetic import TwinsClip, TwinsConfig, clip_seed
 from cavis.inference.choose import predictor_for
 from cavis.model import Cavis
-from cavis.presets import tiny
+from cavis.presets import LABORATORY_MODEL, tiny
 from cavis.training.log import StepReport
 from cavis.training.loop import Run, train
 from cavis.training.start import fresh_model, schedule_of
@@ -88,7 +88,7 @@ class Lesson:
 
     def start(self) -> Cavis:
         """The model the lesson begins with: trained, but for what is to learn, which is roughened; a refiner is new."""
-        model = fresh_model(self.preset, self.stage, self.seed, find_model(DEFAULT_MODEL))
+        model = fresh_model(self.preset, self.stage, self.seed, find_model(LABORATORY_MODEL))
         # Another seed than that of tiny's own training: its first heads still fit the network that grew around them.
         untrained = fresh_model(self.preset, self.stage, self.seed + 1_000_003)
         if self.stage == "segmenter":

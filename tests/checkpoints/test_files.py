@@ -17,7 +17,7 @@ from cavis.checkpoints.files import (
     save_training,
     write_atomically,
 )
-from cavis.checkpoints.hub import find_model, load_model
+from cavis.checkpoints.hub import bundled_models, find_model, load_model
 from cavis.config import OURS, PAPER, RELEASED, STAGES
 from cavis.model import build_model
 from cavis.presets import get_preset
@@ -178,7 +178,7 @@ def test_a_training_state_comes_back_as_it_was(tmp_path):
 
 def test_an_unknown_name_names_the_nearest_models():
     with pytest.raises(
-        CheckpointError, match=r"expected a model such as tiny.* or the path of a .safetensors file; got 'tyni'"
+        CheckpointError, match=r"expected a model such as lite, tiny.* or the path of a .safetensors file; got 'tyni'"
     ):
         find_model("tyni")
 
@@ -217,7 +217,7 @@ def test_a_halved_file_is_half_the_size_and_says_nearly_the_same(saved, tmp_path
     halve(path, tmp_path / "half.safetensors")
     small = tmp_path / "half.safetensors"
     read, state = read_model_file(small)
-    assert read == about
+    assert read == replace(about, name="half")
     assert 0.45 < small.stat().st_size / path.stat().st_size < 0.6
     other = build_model(about.config).eval()
     load_weights(other, state, "half")
@@ -227,10 +227,37 @@ def test_a_halved_file_is_half_the_size_and_says_nearly_the_same(saved, tmp_path
     assert not ours.class_logits.equal(theirs.class_logits)
 
 
-def test_the_bundled_model_fits_its_preset_and_the_size_limits_of_the_package():
-    path = find_model("tiny")
-    ready = load_model("tiny", "cpu")
-    assert path.stat().st_size <= 12 * 2**20
-    assert sum(parameter.numel() for parameter in ready.model.parameters()) <= 6_000_000
-    assert ready.about.config == get_preset("tiny").model
-    assert ready.about.stage == "tracker"
+SIBLINGS = ("tiny_cavis", "tiny_ctvis", "tiny_minvis")
+BUNDLED = {"lite": "tracker", "tiny": "tracker", "tiny_refiner": "refiner"} | dict.fromkeys(SIBLINGS, "segmenter")
+
+
+def test_the_bundled_models_are_these():
+    assert set(bundled_models()) == set(BUNDLED)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_model_is_what_its_name_says_and_fits_its_preset(name):
+    ready = load_model(name, "cpu")
+    assert ready.about.name == name
+    assert ready.about.preset == name.removesuffix("_refiner")
+    assert ready.about.config == get_preset(ready.about.preset).model
+    assert ready.about.stage == BUNDLED[name]
+
+
+def test_bundled_models_keep_the_size_limits_of_the_package():
+    megabytes = {name: find_model(name).stat().st_size / 1e6 for name in BUNDLED}
+    assert megabytes["lite"] <= 24
+    assert max(megabytes["tiny"], megabytes["tiny_refiner"]) <= 12
+    assert sum(megabytes[name] for name in SIBLINGS) <= 30
+    sizes = {name: sum(p.numel() for p in load_model(name, "cpu").model.parameters()) for name in ("tiny", "lite")}
+    assert sizes["tiny"] <= 6_000_000
+    assert sizes["lite"] <= 12_000_000
+
+
+def test_the_bundled_siblings_differ_in_their_losses_only():
+    models = [get_preset(name).model for name in SIBLINGS]
+    assert {replace(model, reading=OURS) for model in models} == {get_preset("tiny").model}
+    assert len({get_preset(name).loss for name in SIBLINGS}) == 3
+    weights = [read_model_file(find_model(name))[1] for name in SIBLINGS]
+    shared = set.intersection(*(set(state) for state in weights))
+    assert {key.split(".")[1] for key in set().union(*weights) - shared} == {"context_mlp"}

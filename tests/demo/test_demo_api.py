@@ -24,7 +24,7 @@ def test_a_file_goes_in_and_the_tracks_come_out(client: Client, clip: Path):
     rows = list(csv.DictReader(Path(tracks).read_text().splitlines()))
     seen = sum(track["visible_frames"] for track in summary["tracks"])
     assert len(rows) == seen
-    assert summary["model"] == "tiny"
+    assert summary["model"] == "lite"
 
 
 def test_a_bad_file_is_refused_in_words_and_the_next_one_is_served(client: Client, bad_file: Path, clip: Path):

@@ -2,9 +2,10 @@ import json
 
 import pytest
 
-from cavis.checkpoints.hub import DEFAULT_MODEL, load_model
+from cavis.checkpoints.hub import load_model
 from cavis.demo.examples import FOLDER, RECIPES, Shelf, fingerprint, make
 from cavis.demo.jobs import Job
+from cavis.presets import LABORATORY_MODEL
 from cavis.video import open_video
 
 
@@ -21,8 +22,8 @@ def test_three_small_clips_are_shipped(shelf: Shelf):
 
 def test_the_shipped_results_are_those_of_the_shipped_model(shelf: Shelf):
     """If this fails, the weights have changed: run ``python -m cavis.demo.examples``."""
-    assert shelf.model == load_model(DEFAULT_MODEL, device="cpu").about.name
-    assert shelf.weights == fingerprint(DEFAULT_MODEL)
+    assert shelf.model == load_model(LABORATORY_MODEL, device="cpu").about.name
+    assert shelf.weights == fingerprint(LABORATORY_MODEL)
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])

@@ -32,6 +32,7 @@ from cavis.video import open_video
 
 VISITOR = SimpleNamespace(session_hash="visitor")
 PARTS = Parts(*Parts._fields)
+OURS = ("lite", "tiny", "tiny_refiner")
 
 
 @pytest.fixture
@@ -74,11 +75,11 @@ def leftovers(cache: Path) -> list[str]:
 
 def test_the_first_model_is_the_first_of_the_list_and_everyday_things_come_next(models: Models):
     offers = models.offers()
-    assert [offer.name for offer in offers[:3]] == ["nano", "tiny", "mask2former_swin_tiny_coco"]
+    assert [offer.name for offer in offers[:5]] == ["nano", *OURS, "mask2former_swin_tiny_coco"]
     assert len({offer.name for offer in offers}) == len(offers)
-    assert [offer.here for offer in offers[:3]] == [True, True, False]
+    assert [offer.here for offer in offers[:5]] == [True, True, True, True, False]
     assert choices(models)[0] == ("nano · the twins' world, 3 kinds", "nano")
-    assert "everyday things, 80 kinds · not here yet (about 190 MB)" in choices(models)[2][0]
+    assert "everyday things, 80 kinds · not here yet (about 190 MB)" in choices(models)[4][0]
     names = [offer.name for offer in offers]
     released = {entry.name for entry in zoo.ZOO.values() if entry.stage in ("tracker", "refiner")}
     assert released <= set(names)
@@ -135,9 +136,9 @@ def test_a_model_is_described_by_what_it_is(models: Models):
 
 def test_without_leave_to_download_only_what_is_here_is_listed(ready: ReadyModel, monkeypatch):
     closed = Models(ready)
-    assert [offer.name for offer in closed.offers()] == ["nano", "tiny"]
+    assert [offer.name for offer in closed.offers()] == ["nano", *OURS]
     put(monkeypatch, "nano_here")
-    assert [offer.name for offer in closed.offers()] == ["nano", "tiny", "nano_here"]
+    assert [offer.name for offer in closed.offers()] == ["nano", *OURS, "nano_here"]
     assert closed.offer("nano_here").here
     with pytest.raises(ModelError, match="no such model"):
         list(closed.fetch("ovis_r50_tracker"))
