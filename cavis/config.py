@@ -312,10 +312,10 @@ class InferenceConfig:
     short_side: int = 448
     max_side: int = 1333
     top_k: int = 10
-    """Instance task: how many (track, class) pairs are kept."""
+    """Instance task: the tracks of so many (track, class) pairs are kept, the most probable ones."""
     score: Score = "class"
     """Instance task: what a kept track is scored by. The probability of its class alone, as the released code does for
-    videos; or that times the mean probability of its masks' pixels, as Mask2Former does for pictures."""
+    videos; or that times the mean probability of its masks' pixels in all frames, as Mask2Former does for pictures."""
     min_score: float = 0.8
     """Panoptic task: tracks whose best class is less probable are dropped."""
     min_visible_share: float = 0.8

@@ -92,7 +92,7 @@ def tiny() -> Preset:
 
 
 def tiny_sibling(name: str) -> Preset:
-    """``tiny`` with the losses of a method: the three differ in nothing else (Figure 4 of the paper).
+    """``tiny`` as a method has it: the three differ in losses and context alone (Figure 4 of the paper).
 
     ``tiny_minvis`` learns no identity at all; ``tiny_ctvis`` contrasts the core features (Eq. 4); neither has context.
     ``tiny_cavis`` is ``tiny`` by another name, for one that is trained as long as its siblings.

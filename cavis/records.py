@@ -129,7 +129,8 @@ class Track:
     id: int
     """Stays with the instance from its first frame to its last; unique within the result."""
     class_scores: Float[np.ndarray, "K"]
-    """Probability of each class, from the class logits averaged over the video."""
+    """Probability of each class, from the class logits averaged over the video; where the model scores masks too, times
+    the mean probability of its masks' pixels."""
     masks: tuple[Rle | None, ...]
     """One entry a frame; None where the instance is not visible."""
     boxes: Float[np.ndarray, "T 4"]
@@ -146,7 +147,7 @@ class Track:
 
     @property
     def score(self) -> float:
-        """The probability of that class, 0 ... 1."""
+        """That of the most probable class, 0 ... 1."""
         return float(self.class_scores.max())
 
     @property

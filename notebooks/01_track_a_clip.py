@@ -31,19 +31,21 @@ import cavis
 from cavis import OnlinePredictor, load_model, open_video, write_film, write_results, write_tracks
 from cavis.analysis import fast
 
-CLIP = Path(cavis.__file__).parent / "assets" / "examples" / "crossing.mp4"
+DRAWN = Path(cavis.__file__).parent / "assets" / "examples" / "crossing.mp4"
+CLIP = DRAWN  # or the path of a clip of your own
 FRAMES = 12 if fast() else 40  # CAVIS_FAST=1 makes everything small
 
 # %% [markdown]
 # ## 1 · Load
 #
-# A clip is a video file or a folder of frames. A model is a name: `tiny` comes with the package and has only ever seen
-# the *twins' world*, drawn clips of twenty kinds of things. Names of larger ones: `cavis zoo`.
+# A clip is a video file or a folder of frames. A model is a name. Two that come with the package: `lite`, the default, for
+# real clips, and `tiny`, which has only ever seen the *twins' world*, drawn clips of twenty kinds of things. The clip above is
+# a drawn one; with a path of your own there, `lite` takes over. Names of larger models: `cavis zoo`.
 
 # %%
 with open_video(CLIP) as video:
     frames = [frame for frame, _ in zip(video, range(FRAMES))]
-model = load_model("tiny")
+model = load_model("tiny" if CLIP == DRAWN else "lite")
 print(f"{len(frames)} frames of {frames[0].shape[1]} x {frames[0].shape[0]} pixels.")
 print(f"{model.about.name}: {model.world}")
 
@@ -129,8 +131,8 @@ with open_video(CLIP) as video:
 #   and reports average precision on YouTube-VIS and OVIS with networks trained on eight GPUs.
 # - **Measured here** for `tiny`, on 60 clips of the twins' world it had not seen: see the table in
 #   [docs/experiments.md](../docs/experiments.md), with the commands that repeat it.
-# - **What differs**: `tiny` was trained on a laptop's processor, from nothing, on drawn clips. On a clip of your own it
-#   runs, but knows nothing of it. For real clips take a published model: `cavis zoo`.
+# - **What differs**: `tiny` was trained on a processor, from nothing, on drawn clips; `lite` on a processor too, on a few
+#   thousand pictures, so expect little of it on clips of your own. For good results take a published model: `cavis zoo`.
 #
 # ## Exercises
 #

@@ -104,7 +104,11 @@ def draw(layer, perplexity=15, seed=0, metric="cosine"):
 
 
 # %%
-made = f"{table.attrs['model']} · twins, seed {SEED} · torch {table.attrs['versions']['torch']}"
+def made_by(some):
+    return f"{some.attrs['model']} · twins, seed {SEED} · torch {some.attrs['versions']['torch']}"
+
+
+made = made_by(table)
 TITLES = {"core": "Core embeddings", "context_embedding": "Context-aware embeddings"}
 looks = {"names": names, "rows": here.index, "crops": picture_of, "describe": text_of}
 drawn = {layer: draw(layer) for layer in TITLES}
@@ -168,10 +172,9 @@ ipw.VBox([ipw.HBox([perplexity, seed, metric]), ipw.HBox(list(maps.values())), p
 figure = {}
 for name, (_, layer) in SIBLINGS.items():
     shown = tables[name].query("clip == @clip.name and identity >= 0")
-    drawn = tsne(vectors(shown, layer), perplexity=15, seed=0, layer=layer)
-    figure[name] = EmbeddingMap(
-        drawn.points, shown["identity"], names=names, title=f"{name}: {layer}", note=f"{drawn.caption} · {made}"
-    )
+    points = tsne(vectors(shown, layer), perplexity=15, seed=0, layer=layer)
+    note = f"{points.caption} · {made_by(tables[name])}"
+    figure[name] = EmbeddingMap(points.points, shown["identity"], names=names, title=f"{name}: {layer}", note=note)
 ipw.HBox(list(figure.values()))
 
 # %% [markdown]
@@ -285,7 +288,7 @@ for what, view in {**maps, **figure, "player": player, "matrix": matrix}.items()
 # - **Here**: the tables above, over many clips, with intervals. Look at the *lookalikes* rows before you believe the
 #   picture: with all objects in it, telling a boat from a cat is enough for tight clumps.
 # - **What differs**: our models are tiny, and see drawn clips of 160 x 240 pixels, not OVIS; the three methods share
-#   everything but their losses, where the paper compares three code bases. In `tiny`, core and context-aware embeddings
+#   everything but their losses and Eq. 7's MLP, which only CAVIS has, where the paper compares three code bases. In `tiny`, core and context-aware embeddings
 #   come from one model, trained together: the context loss also shapes the core embedding.
 #
 # ## Exercises

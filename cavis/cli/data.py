@@ -101,7 +101,7 @@ def select(
         list[str], typer.Option(help="Pictures that show this; given several times, any of them.", show_default=False)
     ] = [],  # noqa: B006 (typer copies it)
     most: Annotated[int | None, typer.Option(help="Pictures of each category.", min=1, show_default=False)] = None,
-    held_out: Annotated[float, typer.Option(help="Share of pictures to measure with.")] = 0.1,
+    held_out: Annotated[float, typer.Option(help="Share of pictures to measure with; 0: none.")] = 0.1,
     split_file: Annotated[
         Path | None, typer.Option(help="A json with the image ids of train and val, instead.", show_default=False)
     ] = None,

@@ -35,7 +35,9 @@ def embed(
     [bold]context_aware[/bold] (Q̂ and Q side by side). Rows of annotated clips also tell which object they show.
     CLIPS may be the word twins: clips of the twins' world, with their annotations.
 
-    Example: cavis embed validation holiday.mp4 --out embeddings.parquet
+    Example: cavis embed twins --clips 8 --out embeddings.parquet
+
+    Example: cavis embed holiday.mp4 --model lite --out embeddings.parquet
     """
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} is there already; expected --overwrite to replace it")

@@ -88,7 +88,7 @@ def train(
     Example: cavis train --stage segmenter --out runs/seg && cavis train --stage tracker --start-from
     runs/seg/model.safetensors --out runs/track
 
-    Example: cavis train --data my_clips --from tiny --out runs/mine
+    Example: cavis train --data my_clips --from lite --out runs/mine
     """
     from cavis.training.processes import leave
 

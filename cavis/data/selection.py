@@ -37,7 +37,7 @@ class Selection:
     most: int | None = None
     """So many pictures of each category, chosen at random; None: all there are."""
     held_out: float = 0.1
-    """The share of pictures in ``val.json``, at least one of them; 0: none."""
+    """The share of pictures in ``val.json``; 0: there is none."""
     side: int = 384
     """The longest side of a picture afterwards, in pixels; smaller ones stay as they are."""
     seed: int = 0
@@ -134,7 +134,8 @@ def _divide(chosen: list[int], selection: Selection) -> dict[str, list[int]]:
     order = np.random.default_rng([selection.seed, 1]).permutation(chosen).tolist()
     most = max(len(order) - 1, 0)
     held_out = min(max(1, round(selection.held_out * len(order))), most) if selection.held_out else 0
-    return {"train": sorted(order[held_out:]), "val": sorted(order[:held_out])}
+    splits = {"train": sorted(order[held_out:])}
+    return splits | {"val": sorted(order[:held_out])} if selection.held_out else splits
 
 
 def _read_splits(file: Path, chosen: Collection[int]) -> dict[str, list[int]]:

@@ -1,7 +1,7 @@
 """The clips that come with the page, and their results, computed beforehand.
 
-``python -m cavis.demo.examples`` makes them again: the clips from their seeds, the results with the bundled model.
-Run it whenever the bundled weights change.
+``python -m cavis.demo.examples`` makes them again: the clips from their seeds, the results with the laboratory's model.
+Run it whenever its weights change.
 """
 
 import hashlib

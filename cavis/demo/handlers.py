@@ -98,7 +98,10 @@ class Handlers:
         job.model = model
         view = View()
         shown = self._chosen(job) | self._result(job, view)
-        notes = (f"Computed beforehand with the model “{self._shelf.model}”. Press Track to see it happen.",)
+        made_by = self._shelf.model
+        same = (model or self._tracker.models.first.name) == made_by
+        how = "Press Track" if same else f"Choose “{made_by}” at the top of the page and press Track"
+        notes = (f"Computed beforehand with the model “{made_by}”, which knows drawn clips. {how} to see it happen.",)
         return shown | {
             parts.upload: gr.update(value=str(job.upload)),
             parts.found: words.found(viewer.headline(job, view), notes),
@@ -145,8 +148,8 @@ class Handlers:
         with suppress(ModelError):
             offer = self._tracker.models.offer(job.model)
             text += f" The model “{offer.name}” says: {offer.world}" if offer.world else ""
-            if offer.world and offer.entry is None:
-                return words.note(f"{text} Expect little of it on other clips.", "warning")
+            if not offer.for_real_clips:
+                return words.note(f"{text} Expect little of it on real clips.", "warning")
         return words.note(text)
 
     def _chosen(self, job: Job) -> Updates:

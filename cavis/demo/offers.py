@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from cavis.categories import LITE, TWINS
 from cavis.checkpoints.files import ModelFile, read_model_file
 from cavis.checkpoints.hub import ReadyModel, find_model
 from cavis.checkpoints.zoo import ZOO, ZooEntry, cached_path, is_cached
@@ -20,8 +21,8 @@ SUBJECTS = {
     "vipseg": "everything in sight",
 }
 """What the data sets show, for those who do not know them."""
-OWN_SUBJECTS = {"lite": "people, cats, vehicles, and other objects", "tiny": "the twins' world"}
-"""What the models of our own presets know."""
+OWN_SUBJECTS = {TWINS: "the twins' world", LITE: "people, cats, cars, bicycles, motorcycles, objects"}
+"""What the models of our own presets know, by their categories."""
 SLOW = 2.0
 """Seconds a frame from which on a visitor is warned."""
 _BACKBONE_ONLY = "dinov2_vitl"
@@ -49,6 +50,8 @@ class Offer:
     """Whether it looks at what surrounds a thing."""
     stuff: int
     """How many of the categories, the last ones, are not counted (sky, road, ...)."""
+    for_real_clips: bool = True
+    """Whether it has seen anything but drawn ones."""
     here: bool = True
     """Whether it can be run at once."""
     entry: ZooEntry | None = None
@@ -90,7 +93,7 @@ def _own_offer(name: str, about: ModelFile, world: str, megabytes: float, infere
     config = about.config
     return Offer(
         name=name,
-        about=_kinds(len(config.categories), OWN_SUBJECTS.get(about.preset, "")),
+        about=_kinds(len(config.categories), OWN_SUBJECTS.get(config.categories, "")),
         categories=config.categories,
         world=world,
         training=about.training,
@@ -99,6 +102,7 @@ def _own_offer(name: str, about: ModelFile, world: str, megabytes: float, infere
         stage=about.stage,
         context=config.reading.context != "none",
         stuff=config.stuff,
+        for_real_clips=config.categories != TWINS,
     )
 
 

@@ -94,7 +94,7 @@ def about(offer: Offer, device: str) -> str:
 <div class="cavis-about">
 <p><strong>{escape(offer.name)}</strong> runs on {_DEVICES.get(device, escape(device))}. {_subjects(offer)}:</p>
 {kinds(offer.categories)}{world}{training}
-<p>{_method(offer)} A score is how sure it is of a track's kind, over all frames.</p>
+<p>{_method(offer)} A score is how sure it is of a track, over all frames.</p>
 </div>"""
 
 

@@ -1,6 +1,6 @@
 """Online inference: a video in, every instance tracked out, with memory that does not grow with the video.
 
-``OnlinePredictor(load_model("tiny")).run(open_video("clip.mp4"))`` is exact: scores are averaged to the end.
+``OnlinePredictor(load_model()).run(open_video("clip.mp4"))`` is exact: scores are averaged to the end.
 ``.step(frame)`` is live: scores are averaged so far.
 """
 
@@ -23,7 +23,7 @@ from cavis.inference.predictor import Cancelled, Predictor, Progress, Times, Wat
 from cavis.inference.second_pass import (
     FirstPass,
     FrameMasks,
-    MaskCertainty,
+    MaskScores,
     RgbFrame,
     encode_masks,
     make_track,
@@ -129,7 +129,7 @@ class OnlinePredictor(Predictor):
         """Forget the video of :meth:`step`; the next frame starts a new one."""
         self._state: TrackerState | None = None
         self._mean = RunningMean(seen_only=self.seen_only)
-        self._certainty = MaskCertainty(self.ready.inference.score)
+        self._mask_scores: MaskScores | None = None
         self._steps = 0
 
     def step(self, frame: RgbFrame, timestamp: float | None = None) -> VideoResult:
@@ -137,10 +137,10 @@ class OnlinePredictor(Predictor):
         sizes = self._sizes(frame)
         _, prediction, self._state = self._forward([frame], sizes, self._state)
         self._mean.add(prediction.class_logits[0])
-        self._certainty.add(prediction.mask_logits[0])
+        self._mask_scores = self._scored(prediction, sizes, self._mask_scores)
         seconds = float(self._steps) if timestamp is None else timestamp
         self._steps += 1
-        return self._live(prediction, 0, self._mean.scores() * self._certainty.factor, sizes, seconds)
+        return self._live(prediction, 0, self._mean.scores(), self._mask_scores, sizes, seconds)
 
     def keeper(self) -> "Keeper":
         """Where a run's frames wait for the second pass."""
@@ -158,7 +158,7 @@ class OnlinePredictor(Predictor):
         """Segment and track, window by window; what is kept on disk goes from there when the context ends."""
         times = timestamps if timestamps is not None else getattr(source, "timestamps", None)
         total = len(times) if times is not None else None
-        mean, certainty = RunningMean(seen_only=self.seen_only), MaskCertainty(self.ready.inference.score)
+        mean, mask_scores = RunningMean(seen_only=self.seen_only), None
         state, sizes, frame, done = None, None, None, 0
         with self.keeper() as kept:
             for window in windows(source, self.window):
@@ -166,12 +166,12 @@ class OnlinePredictor(Predictor):
                 sizes = sizes or self._sizes(window[0])
                 frames, tracks, state = self._forward(window, sizes, state)
                 mean.add(tracks.class_logits[0])
-                certainty.add(tracks.mask_logits[0])
+                mask_scores = self._scored(tracks, sizes, mask_scores) if watch is not None else None
                 kept.add(frames, tracks)
                 for t, frame in enumerate(window):
                     done += 1
                     if watch is not None:
-                        live = partial(self._live, tracks, t, mean.scores() * certainty.factor, sizes, float(done - 1))
+                        live = partial(self._live, tracks, t, mean.scores(), mask_scores, sizes, float(done - 1))
                         watch(Progress("track", done, total, frame, live))
             if sizes is None or frame is None:
                 raise ValueError("expected a video with at least one frame, got none")
@@ -196,6 +196,14 @@ class OnlinePredictor(Predictor):
             tracks = replace(tracks, mask_logits=tracks.mask_logits.masked_fill(hidden, HIDDEN))
         return frames, tracks, state
 
+    def _scored(self, tracks: ClipPrediction, sizes: Sizes, before: MaskScores | None) -> MaskScores | None:
+        """The mask scores with those of another window, if they count."""
+        if self.ready.inference.score == "class":
+            return None
+        scores = before or MaskScores(sizes)
+        scores.add(tracks.mask_logits[0])
+        return scores
+
     def _sizes(self, frame: RgbFrame) -> Sizes:
         if frame.ndim != 3 or frame.shape[2] != 3:
             raise ValueError(f"expected an RGB frame [H, W, 3], got shape {frame.shape}")
@@ -204,14 +212,21 @@ class OnlinePredictor(Predictor):
         return Sizes((height, width), network_size(height, width, config.short_side, config.max_side))
 
     def _live(
-        self, prediction: ClipPrediction, t: int, scores: Float[np.ndarray, "Q K"], sizes: Sizes, seconds: float
+        self,
+        prediction: ClipPrediction,
+        t: int,
+        probabilities: Float[np.ndarray, "Q K"],
+        mask_scores: MaskScores | None,
+        sizes: Sizes,
+        seconds: float,
     ) -> VideoResult:
         """One frame of a window with the scores known so far."""
-        slots = best_slots(scores, self.top_k)
+        factors = np.ones(len(probabilities)) if mask_scores is None else mask_scores.values
+        slots = [slot for slot in best_slots(probabilities, self.top_k) if factors[slot] > 0]
         masks = encode_masks(prediction.mask_logits[0, t, slots].float().cpu(), sizes)
         features, about = slot_features(prediction)[t], self.ready.about
         tracks = [
-            make_track(slot, scores[slot], [mask], features[None, slot], about.config.hidden)
+            make_track(slot, factors[slot] * probabilities[slot], [mask], features[None, slot], about.config.hidden)
             for slot, mask in zip(slots, masks, strict=True)
         ]
         return video_result(about, tracks, sizes.frame, np.array([seconds]))

@@ -97,9 +97,9 @@ class Predictor(ABC):
         watch: Watch | None = None,
         stop: threading.Event | None = None,
     ) -> VideoResult:
-        """Track the instances of a whole video (VIS): the tracks of the ``top_k`` best (track, class) pairs."""
+        """Track the instances of a whole video (VIS): those of the ``top_k`` most probable (track, class) pairs."""
         with self.first_pass(source, timestamps, watch=watch, stop=stop) as first:
-            return instances(first, self.top_k, encoded(first, watch, stop), self.ready.inference.score)
+            return instances(first, self.top_k, self.ready.inference.score, encoded(first, watch, stop))
 
     def run_panoptic(
         self,

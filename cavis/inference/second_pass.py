@@ -6,6 +6,7 @@ second pass makes results of them, frame by frame: :func:`instances` here,
 :func:`cavis.inference.panoptic.panoptic`, :func:`cavis.inference.semantic.semantic`.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -58,49 +59,53 @@ class FirstPass:
     notes: tuple[str, ...] = ()
 
 
-def instances(first: FirstPass, top_k: int, frames: Iterable[int], score: Score = "class") -> VideoResult:
-    """Instance task: the slots that have a part in the ``top_k`` best (slot, class) pairs, by class probability.
+def instances(first: FirstPass, top_k: int, score: Score, frames: Iterable[int]) -> VideoResult:
+    """Instance task: the slots that have a part in the ``top_k`` most probable (slot, class) pairs, best score first.
 
-    ``frames`` are the numbers of all frames, in order; who hands them out can watch and stop the work. ``score`` is
-    that of :class:`cavis.config.InferenceConfig`.
+    ``score`` is that of :class:`cavis.config.InferenceConfig`. ``frames`` are the numbers of all frames, in order; who
+    hands them out can watch and stop the work.
     """
     probabilities = first.probabilities[:, :-1]
     slots = best_slots(probabilities, top_k)
-    certainty = MaskCertainty(score)
+    mask_scores = MaskScores(first.sizes)
     masks, features = [], []
     for t in frames:
         logits = torch.from_numpy(first.kept.masks(t, slots))
-        certainty.add(logits[None])
+        mask_scores.add(logits[None])
         masks.append(encode_masks(logits, first.sizes))
         features.append(first.kept.features(t, slots))
     stacked = np.stack(features)
     hidden = first.about.config.hidden
-    scores = probabilities[slots] * certainty.factor
-    tracks = tuple(
-        make_track(slot, scores[i], [row[i] for row in masks], stacked[:, i], hidden) for i, slot in enumerate(slots)
+    factors = mask_scores.values if score == "class_and_mask" else np.ones(len(slots))
+    tracks = (
+        make_track(slot, factors[i] * probabilities[slot], [row[i] for row in masks], stacked[:, i], hidden)
+        for i, slot in enumerate(slots)
+        if factors[i] > 0  # by a score that counts masks there is no track without one
     )
     return video_result(first.about, tracks, first.sizes.frame, first.timestamps, first.notes)
 
 
-class MaskCertainty:
-    """The mean probability of the pixels in each slot's masks over the frames so far, if ``score`` asks for it."""
+class MaskScores:
+    """How sure each slot is of its masks: the mean probability of the pixels inside, over all frames so far.
 
-    def __init__(self, score: Score) -> None:
-        self._wanted = score == "class_and_mask"
-        self._total, self._pixels = torch.zeros(1), torch.zeros(1)
+    As Mask2Former scores the mask of a picture, but on the stride-4 grid and over all frames together.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        self._rows, self._columns = (math.ceil(side / 4) for side in sizes.network)  # beyond them is padding
+        self._total, self._pixels = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
 
     def add(self, logits: Float[Tensor, "T N h w"]) -> None:
         """Take in the masks of a window."""
-        if self._wanted:
-            inside = logits > 0
-            self._total = self._total + (logits.float().sigmoid() * inside).sum(dim=(0, 2, 3)).cpu()
-            self._pixels = self._pixels + inside.sum(dim=(0, 2, 3)).cpu()
+        seen = logits[..., : self._rows, : self._columns].float()
+        inside = seen > 0
+        self._total = self._total + (seen.sigmoid() * inside).sum(dim=(0, 2, 3)).cpu()
+        self._pixels = self._pixels + inside.sum(dim=(0, 2, 3)).cpu()
 
     @property
-    def factor(self) -> Float[np.ndarray, "N 1"]:
-        """What class probabilities are multiplied by: 0.5 ... 1, 0 without a mask; or 1 if only the class counts."""
-        mean = self._total / self._pixels.clamp(min=1)
-        return (mean if self._wanted else torch.ones(1))[:, None].numpy()
+    def values(self) -> Float[np.ndarray, "N"]:
+        """0.5 ... 1; 0 for slots that have had no mask."""
+        return (self._total / self._pixels.clamp(min=1)).numpy().astype(np.float32)
 
 
 def make_track(

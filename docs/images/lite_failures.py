@@ -12,12 +12,12 @@ from PIL import Image, ImageDraw
 
 from cavis import OnlinePredictor, load_model, rle
 from cavis.data.opening import open_annotated
-from cavis.records import VideoResult
+from cavis.records import Track, VideoResult
 
 WIDTH, HEIGHT, COLUMNS = 220, 165, 5
 LARGE = 0.05
 """Of a picture's pixels."""
-PAPER, OTHERS, RIGHT, WRONG = (250, 250, 250), (210, 214, 220), (30, 90, 180), (210, 110, 30)
+PAPER, OTHERS, TRUTH, FOUND = (250, 250, 250), (210, 214, 220), (30, 90, 180), (210, 110, 30)
 
 
 def main() -> None:
@@ -32,16 +32,16 @@ def main() -> None:
         for label, mask in zip(clip.targets.labels.tolist(), masks, strict=True):
             if label >= COLUMNS or mask.mean() < LARGE:
                 continue
-            found, same = best(result, mask, label)
-            if found < worst.get(label, (1.0, None))[0]:
-                worst[label] = found, column(masks, mask, result, f"{dataset.names[label]}: {found:.2f}", same)
+            overlap, track = nearest(result, mask)
+            if label not in worst or overlap < worst[label][0]:
+                worst[label] = overlap, column(masks, mask, result, f"{dataset.names[label]}: IoU {overlap:.2f}", track)
     sheet = Image.new("RGB", (WIDTH * len(worst), 2 * HEIGHT + 24), PAPER)
     for place, label in enumerate(sorted(worst)):
         sheet.paste(worst[label][1], (place * WIDTH, 0))
     sheet.quantize(32).save(Path(__file__).with_suffix(".png"), optimize=True)
 
 
-def best(result: VideoResult, mask: np.ndarray, label: int) -> tuple[float, int | None]:
+def nearest(result: VideoResult, mask: np.ndarray) -> tuple[float, int | None]:
     """IoU of the track that covers an object best, and the track; its class does not count."""
     overlaps = [(iou(decoded(track, mask.shape), mask), track.id) for track in result.tracks]
     return max(overlaps, default=(0.0, None))
@@ -52,16 +52,16 @@ def iou(one: np.ndarray, other: np.ndarray) -> float:
     return float((one & other).sum() / max((one | other).sum(), 1))
 
 
-def decoded(track, shape: tuple[int, int]) -> np.ndarray:
+def decoded(track: Track, shape: tuple[int, int]) -> np.ndarray:
     """A track's mask in the only frame."""
     return rle.decode(track.masks[0]).astype(bool) if track.masks[0] else np.zeros(shape, bool)
 
 
-def column(masks: np.ndarray, mask: np.ndarray, result: VideoResult, title: str, same: int | None) -> Image.Image:
+def column(masks: np.ndarray, mask: np.ndarray, result: VideoResult, title: str, nearest: int | None) -> Image.Image:
     """Above the truth, below what was found."""
-    truth = paint([(other, OTHERS) for other in masks] + [(mask, RIGHT)], mask.shape)
-    tracks = sorted(result.tracks, key=lambda track: track.id == same)
-    found = paint([(decoded(t, mask.shape), WRONG if t.id == same else OTHERS) for t in tracks], mask.shape)
+    truth = paint([(other, OTHERS) for other in masks] + [(mask, TRUTH)], mask.shape)
+    tracks = sorted(result.tracks, key=lambda track: track.id == nearest)
+    found = paint([(decoded(t, mask.shape), FOUND if t.id == nearest else OTHERS) for t in tracks], mask.shape)
     whole = Image.new("RGB", (WIDTH, 2 * HEIGHT + 24), PAPER)
     whole.paste(truth, (0, 24))
     whole.paste(found, (0, 24 + HEIGHT))

@@ -74,6 +74,14 @@ def test_what_is_written_is_a_sound_data_set_of_small_pictures(coco, tmp_path):
             assert abs(int(dataset.clip(index, [0]).frames.float().mean()) - 5 * picture.id) <= 2
 
 
+def test_nothing_is_held_out_where_nothing_is_asked_for(coco, tmp_path):
+    counts = select(coco, tmp_path / "out", Selection(side=64, held_out=0))
+    assert set(counts) == {"train"}
+    assert not (tmp_path / "out" / "val.json").exists()
+    with pytest.raises(ValueError, match="below 1"):
+        Selection(held_out=1.0)
+
+
 def test_masks_are_those_of_the_source_in_the_new_size(coco, tmp_path):
     select(coco, tmp_path / "out", Selection(side=64, held_out=0.5))
     source = json.loads((coco / "annotations" / "instances_train2017.json").read_text())

@@ -158,7 +158,7 @@ def served(folder: Path, *command: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where ``python app.py`` serves the page with the bundled model."""
+    """Where ``python app.py`` serves the page with its default model."""
     with served(tmp_path_factory.mktemp("served"), str(ROOT / "app.py")) as url:
         yield url
 

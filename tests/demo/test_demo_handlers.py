@@ -156,7 +156,9 @@ def test_an_example_is_there_at_once_with_its_result(handlers: Handlers, monkeyp
     assert updates["result_box"]["visible"]
     assert Path(updates["video"]).stat().st_size > 0
     assert Path(value(updates["upload"])).exists()
-    assert "Computed beforehand" in updates["found"]
+    assert "Computed beforehand with the model “tiny”" in updates["found"]
+    assert "Choose “tiny” at the top" in updates["found"]  # another model is chosen: it would see something else
+    assert "Choose" not in handlers.choose_example(1, "tiny", VISITOR)["found"]
 
 
 def test_cancel_stops_the_job_and_frees_the_page(handlers: Handlers, store: JobStore, upload: str):

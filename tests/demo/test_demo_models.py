@@ -78,7 +78,7 @@ def test_the_first_model_is_the_first_of_the_list_and_everyday_things_come_next(
     assert [offer.name for offer in offers[:5]] == ["nano", *OURS, "mask2former_swin_tiny_coco"]
     assert len({offer.name for offer in offers}) == len(offers)
     assert [offer.here for offer in offers[:5]] == [True, True, True, True, False]
-    assert choices(models)[0] == ("nano · the twins' world, 3 kinds", "nano")
+    assert choices(models)[0] == ("nano · 3 kinds of things", "nano")
     assert "everyday things, 80 kinds · not here yet (about 190 MB)" in choices(models)[4][0]
     names = [offer.name for offer in offers]
     released = {entry.name for entry in zoo.ZOO.values() if entry.stage in ("tracker", "refiner")}
@@ -132,6 +132,16 @@ def test_a_model_is_described_by_what_it_is(models: Models):
     panoptic = published_offer(zoo.ZOO["coco_panoptic_r50"])
     assert "133 kinds of everyday things and stuff" in panoptic.world
     assert "133 kinds" in panoptic.label
+
+
+def test_subjects_are_told_of_models_that_know_them_and_of_no_others(models: Models):
+    labels = {offer.name: offer.label for offer in models.offers()}
+    assert "cats" in labels["lite"]
+    assert "twins' world" in labels["tiny"]
+    assert "twins' world" in labels["tiny_refiner"]
+    assert labels["nano"] == "nano · 3 kinds of things"  # of tiny's preset, but taught others
+    assert [models.offer(name).for_real_clips for name in ("lite", "tiny", "nano")] == [True, False, True]
+    assert not {"tiny_minvis", "tiny_ctvis", "tiny_cavis"} & set(labels)  # they do not track
 
 
 def test_without_leave_to_download_only_what_is_here_is_listed(ready: ReadyModel, monkeypatch):

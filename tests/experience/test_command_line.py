@@ -65,7 +65,7 @@ def film(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_video_becomes_a_film_a_results_list_and_a_table_that_agree(cavis: Cavis, film: Path, tmp_path: Path) -> None:
-    outcome = cavis("track", film, "--out", tmp_path / "out")
+    outcome = cavis("track", film, "--model", "tiny", "--out", tmp_path / "out")
     assert outcome.code == 0, outcome.err
     with open_video(tmp_path / "out" / "tracked.mp4") as tracked, open_video(film) as original:
         assert len(tracked) == len(original) == 4
@@ -80,12 +80,13 @@ def test_a_video_becomes_a_film_a_results_list_and_a_table_that_agree(cavis: Cav
     assert "twins' world" in outcome.out
 
 
-def test_a_folder_of_frames_is_a_clip_too(cavis: Cavis, world: Path, tmp_path: Path) -> None:
+def test_a_folder_of_frames_is_a_clip_too_and_lite_is_the_default(cavis: Cavis, world: Path, tmp_path: Path) -> None:
     frames = sorted((world / "JPEGImages").iterdir())[1]
     outcome = cavis("track", frames, "--out", tmp_path / "out", "--stride", 2)
     assert outcome.code == 0, outcome.err
     with open_video(tmp_path / "out" / "tracked.mp4") as tracked:
         assert len(tracked) == 2
+    assert "anything else I find is just an object to me" in outcome.out
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_results_are_replaced_only_when_asked(cavis: Cavis, film: Path, tmp_path
     assert outcome.code == 2
     assert "--overwrite" in outcome.err
     assert (tmp_path / "tracks.csv").read_text() == "precious"
-    assert cavis("track", film, "--out", tmp_path, "--overwrite").code == 0
+    assert cavis("track", film, "--model", "tiny", "--out", tmp_path, "--overwrite").code == 0
     assert (tmp_path / "tracks.csv").read_text().startswith("frame,")
 
 

@@ -138,7 +138,7 @@ def test_classes_frame_by_frame_are_those_of_the_sum_over_whole_tensors(sizes):
 
 def test_instances_frame_by_frame_are_those_of_whole_tensors():
     first = random_first_pass(5, SIZES[1])
-    result = instances(first, 6, range(FRAMES))
+    result = instances(first, 6, "class", range(FRAMES))
     best = np.sort(first.probabilities[:, :-1].ravel())[::-1][:6]
     assert [score for _, _, score in result.predictions(6)] == pytest.approx(best.tolist())
     masks = torch.from_numpy(first.kept.array)
