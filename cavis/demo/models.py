@@ -76,8 +76,7 @@ class Models:
         self._lock, self._fetch_lock = threading.Lock(), threading.Lock()
         self._fetches: dict[str, _Fetch] = {}
         self._own = [loaded_offer(first)]
-        bundled = (bundled_offer(name) for name in bundled_models() if name != first.about.name)
-        self._own += [offer for offer in bundled if offer.stage != "segmenter"]  # what does not track is to study
+        self._own += [bundled_offer(name) for name in bundled_models() if name != first.about.name]
 
     @property
     def device(self) -> str:

@@ -180,7 +180,7 @@ def test_the_most_probable_pairs_are_in_the_result_and_then_ranked_by_score(scor
     everything = OnlinePredictor(ready(), top_k=24).run(video())
     for top_k in (1, 3, 5):
         some = OnlinePredictor(ready(score=score), top_k=top_k).run(video())
-        assert {track.id for track in some.tracks} == {number for number, _, _ in everything.predictions(top_k)}
+        assert {track.id for track in some.tracks} == {track.id for track, _, _ in everything.predictions(top_k)}
         assert [track.score for track in some.tracks] == sorted((track.score for track in some.tracks), reverse=True)
 
 

@@ -64,10 +64,7 @@ def test_a_notebook_runs_with_its_solutions_and_every_picture_can_be_read_withou
     assert all("tiny" in picture for picture in saved)
     if name.startswith("04"):
         maps = [picture for picture in saved if "t-SNE" in picture]
-        siblings = ("tiny_minvis", "tiny_ctvis", "tiny_cavis")
-        assert len(maps) == 2 + len(siblings)
-        for sibling in siblings:
-            assert sibling in (tmp_path / "runs" / "04_embedding_space" / f"{sibling}.svg").read_text()
+        assert len(maps) == 2
         for word in ("layer", "perplexity 15", "seed 0", "scikit-learn", "torch"):
             assert all(word in " ".join(re.findall(r">([^<]*)<", picture)) for picture in maps), word
 
