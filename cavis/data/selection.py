@@ -132,10 +132,10 @@ def _choose(source: _Source, selection: Selection) -> list[int]:
 def _divide(chosen: list[int], selection: Selection) -> dict[str, list[int]]:
     """Training and validation pictures, at random."""
     order = np.random.default_rng([selection.seed, 1]).permutation(chosen).tolist()
-    most = max(len(order) - 1, 0)
-    held_out = min(max(1, round(selection.held_out * len(order))), most) if selection.held_out else 0
-    splits = {"train": sorted(order[held_out:])}
-    return splits | {"val": sorted(order[:held_out])} if selection.held_out else splits
+    if not selection.held_out:
+        return {"train": sorted(order)}
+    held_out = min(max(1, round(selection.held_out * len(order))), max(len(order) - 1, 0))
+    return {"train": sorted(order[held_out:]), "val": sorted(order[:held_out])}
 
 
 def _read_splits(file: Path, chosen: Collection[int]) -> dict[str, list[int]]:
