@@ -1,5 +1,6 @@
 """``cavis track``: a clip in, every instance followed out."""
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +12,17 @@ from cavis.presets import DEFAULT_MODEL
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from cavis.inference.predictor import Predictor, Watch
     from cavis.inference.predictor import Progress as FrameProgress
-    from cavis.inference.predictor import Watch
+    from cavis.video import VideoSource
+
+FILM = "tracked.mp4"
 
 
 def track(
-    clip: Annotated[Path, typer.Argument(help="A video file, or a folder of frames.", show_default=False)],
+    clip: Annotated[
+        Path, typer.Argument(help="A video file, a folder of frames, or a folder of such clips.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the results.", show_default=False)],
     model: Model = DEFAULT_MODEL,
     task: Annotated[str, typer.Option(help="instance, panoptic, semantic, or own: the model's.")] = "own",
@@ -33,25 +39,47 @@ def track(
     Writes [bold]tracked.mp4[/bold] (masks drawn on the clip), [bold]results.json[/bold] (a YouTube-VIS results list)
     and [bold]tracks.csv[/bold] (one row for each track and frame) into the folder OUT; for the panoptic task
     [bold]panoptic/[/bold] and [bold]panoptic.json[/bold] too, for the semantic task [bold]semantic/[/bold] (pictures).
+    Of a folder of clips each has a folder of its own in OUT; clips that cannot be read are told at the end.
 
     Example: cavis track dance.mp4 --model mask2former-swin-tiny-coco --out dance
     """
     from cavis.inference.choose import predictor_for, with_task
-    from cavis.inference.clip_files import FILES, output_folder, track_to_files, write_film
-    from cavis.video import open_video, trim
+    from cavis.inference.clip_files import FILES, output_folder, require_free
+    from cavis.video import VideoError, clips_at, open_video, trim
 
-    with open_video(clip) as whole:
-        source = trim(whole, start, end, stride)
-        ready = with_task(load(model, device), task)
-        with output_folder(out, ("tracked.mp4", *FILES[ready.inference.task]), overwrite), progress_bar() as bar:
-            result = track_to_files(predictor_for(ready, top_k), source, out, _frame_watch(bar))
-            shown = result.filter(min_score)
-            write_film(out / "tracked.mp4", bar.track(source, total=len(result), description="draw"), shown)
+    clips = clips_at(clip)
+    folders = {name: out / name if clip != path else out for name, path in clips.items()}
+    for folder in folders.values():
+        require_free(folder, [FILM], overwrite)
+    ready = cache(lambda: with_task(load(model, device), task))  # after the first clip was opened: it can be large
+    unreadable = []
+    for name, path in clips.items():
+        try:
+            with open_video(path) as whole:
+                source, predictor = trim(whole, start, end, stride), predictor_for(ready(), top_k)
+                with output_folder(folders[name], (FILM, *FILES[ready().inference.task]), overwrite):
+                    _track_one(predictor, source, folders[name], min_score)
+        except VideoError as error:
+            if clip == path:
+                raise
+            unreadable.append(f"{name}: {error}")
+    if unreadable:
+        raise VideoError(f"{len(clips) - len(unreadable)} of {len(clips)} clips were tracked. {' '.join(unreadable)}")
+    typer.echo(ready().world)
+
+
+def _track_one(predictor: "Predictor", source: "VideoSource", out: Path, min_score: float) -> None:
+    from cavis.inference.clip_files import track_to_files, write_film
+
+    with progress_bar() as bar:
+        result = track_to_files(predictor, source, out, _frame_watch(bar))
+        shown = result.filter(min_score)
+        write_film(out / FILM, bar.track(source, total=len(result), description="draw"), shown)
     typer.echo(f"{len(shown.tracks)} tracks of score {min_score} or more in {len(result)} frames -> {out}")
-    for shown_track in shown.tracks:
-        frames = int(shown_track.visible.sum())
-        typer.echo(f"  {shown.category(shown_track)} {shown_track.id}: {shown_track.score:.2f}, {frames} frames")
-    for note in (*result.notes, ready.world):
+    for track in shown.tracks:
+        frames = int(track.visible.sum())
+        typer.echo(f"  {shown.category(track)} {track.id}: {track.score:.2f}, {frames} frames")
+    for note in result.notes:
         typer.echo(note)
 
 

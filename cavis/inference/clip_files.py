@@ -67,15 +67,21 @@ def write_film(path: Path, source: Iterable[RgbFrame], result: VideoResult) -> N
             writer.write(frame)
 
 
+def require_free(out: Path, names: Sequence[str], overwrite: bool) -> list[str]:
+    """Which of ``names`` are in the folder already: a FileExistsError if any are, unless ``overwrite``."""
+    there = [name for name in names if (out / name).exists()]
+    if there and not overwrite:
+        raise FileExistsError(f"{out} already holds {', '.join(there)}; expected --overwrite to replace them")
+    return there
+
+
 @contextmanager
 def output_folder(out: Path, names: Sequence[str], overwrite: bool) -> Iterator[None]:
     """The folder for some files and folders: nothing is replaced unasked, and nothing of a failed work stays.
 
     A FileExistsError if one of ``names`` is there already, unless ``overwrite``.
     """
-    there = [name for name in names if (out / name).exists()]
-    if there and not overwrite:
-        raise FileExistsError(f"{out} already holds {', '.join(there)}; expected --overwrite to replace them")
+    there = require_free(out, names, overwrite)
     created = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
     try:

@@ -4,6 +4,7 @@
 :func:`sanitize` take what strangers send. Whatever is refused is refused with a :class:`VideoError`.
 """
 
+from cavis.video.folders import clips_at
 from cavis.video.info import VideoCancelledError, VideoError, VideoInfo
 from cavis.video.reader import open_video
 from cavis.video.sanitize import Limits, probe, sanitize
@@ -17,6 +18,7 @@ __all__ = [
     "VideoInfo",
     "VideoSource",
     "VideoWriter",
+    "clips_at",
     "open_video",
     "probe",
     "sanitize",

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,6 +88,38 @@ def test_a_folder_of_frames_is_a_clip_too_and_lite_is_the_default(cavis: Cavis, 
     with open_video(tmp_path / "out" / "tracked.mp4") as tracked:
         assert len(tracked) == 2
     assert "anything else I find is just an object to me" in outcome.out
+
+
+def test_a_folder_of_clips_is_tracked_clip_by_clip_as_each_alone(
+    cavis: Cavis, world: Path, film: Path, tmp_path: Path
+) -> None:
+    clips = tmp_path / "clips"
+    shutil.copytree(sorted((world / "JPEGImages").iterdir())[1], clips / "frames")
+    shutil.copy(film, clips / "film.mp4")
+    (clips / "notes.txt").write_text("not a clip")
+    assert cavis("track", clips, "--model", "tiny", "--out", tmp_path / "all").code == 0
+    assert {folder.name for folder in (tmp_path / "all").iterdir()} == {"film", "frames"}
+    for clip in (clips / "frames", clips / "film.mp4"):
+        assert cavis("track", clip, "--model", "tiny", "--out", tmp_path / "alone" / clip.stem).code == 0
+        for name in ("results.json", "tracks.csv"):
+            assert (tmp_path / "all" / clip.stem / name).read_bytes() == (
+                tmp_path / "alone" / clip.stem / name
+            ).read_bytes()
+    again = cavis("track", clips, "--model", "tiny", "--out", tmp_path / "all")
+    assert (again.code, "--overwrite" in again.err) == (2, True)
+
+
+def test_a_clip_that_cannot_be_read_is_told_and_does_not_keep_the_others_from_being_tracked(
+    cavis: Cavis, film: Path, tmp_path: Path
+) -> None:
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    shutil.copy(film, clips / "whole.mp4")
+    (clips / "cut.mp4").write_bytes(film.read_bytes()[:300])
+    outcome = cavis("track", clips, "--model", "tiny", "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert "1 of 2 clips were tracked. cut: " in outcome.err
+    assert {folder.name for folder in (tmp_path / "out").iterdir()} == {"whole"}
 
 
 @pytest.mark.parametrize(
