@@ -133,15 +133,13 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
 def save_training(path: Path, state: dict[str, Any]) -> None:
     """Write a training state (tensors and plain values).
 
-    What cannot be written (a full disk) is a CheckpointError, and leaves the file before as it was.
+    What cannot be written (a full disk) is an OSError, and leaves the file before as it was.
     """
     try:
         write_atomically(path, lambda temporary: torch.save(state, temporary))
     except (OSError, RuntimeError) as error:  # torch's own writer turns a full disk into a RuntimeError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"expected room to write {path}, but it failed ({reason}); what was there before is left as it was"
-        ) from error
+        raise OSError(f"no room to write {path} ({reason}); what was there before is left as it was") from error
 
 
 def read_training(path: Path) -> dict[str, Any]:

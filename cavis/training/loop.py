@@ -249,7 +249,7 @@ def _failure(
     try:
         if work.processes.main:
             save_failed(run.folder / FAILED_STEP, failed)
-    except CheckpointError as error:
+    except OSError as error:
         return FloatingPointError(f"{sentence}; {error}")
     finally:
         work.processes.wait()
@@ -275,7 +275,8 @@ def save_run(run: Run, parts: dict[str, Any], done: int) -> None:
     try:
         save_model(run.folder / MODEL, model, about)
     except OSError as error:
-        raise CheckpointError(f"expected room to write {run.folder / MODEL}, but it failed ({error})") from error
+        path = run.folder / MODEL
+        raise OSError(f"no room to write {path} ({error}); what was there before is left as it was") from error
     state = {name: part.state_dict() for name, part in parts.items()}
     save_training(run.folder / LATEST, state | _identity(run) | {"done": done})
 

@@ -105,7 +105,7 @@ def clips_of_step(seed: int, done: int, clips: int) -> str:
 
 
 def save_failed(path: Path, failed: FailedStep) -> None:
-    """Write a failed step; one that cannot be written is a CheckpointError."""
+    """Write a failed step; one that cannot be written is an OSError."""
     plain = vars(failed) | {
         "batch": {"frames": failed.batch.frames, "targets": [vars(clip) for clip in failed.batch.targets]},
         "weights": dict(failed.weights),
