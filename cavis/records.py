@@ -8,7 +8,7 @@ Tensors live in the records of the model; results (:class:`Track`, :class:`Video
 run-length masks only, so that they outlive the model and travel between processes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -179,9 +179,18 @@ class VideoResult:
         """The name of the track's most probable class."""
         return self.categories[track.label]
 
-    def filter(self, min_score: float = 0.0, top_k: int | None = None) -> "VideoResult":
-        """Keep the tracks that score at least ``min_score`` (0 ... 1), at most the best ``top_k``."""
-        kept = [track for track in self.tracks if track.score >= min_score]
+    def filter(
+        self, min_score: float = 0.0, top_k: int | None = None, categories: Collection[str] | None = None
+    ) -> "VideoResult":
+        """Keep the tracks that score at least ``min_score`` (0 ... 1), at most the best ``top_k``.
+
+        ``categories``: by name, those whose tracks are kept; None: all.
+        """
+        kept = [
+            track
+            for track in self.tracks
+            if track.score >= min_score and (categories is None or self.category(track) in categories)
+        ]
         return replace(self, tracks=tuple(kept[:top_k]))
 
     def predictions(self, top_k: int) -> Iterator[tuple[Track, int, float]]:

@@ -58,6 +58,7 @@ class Parts(NamedTuple):
     frame: gr.Slider
     picture: gr.Image
     min_score: gr.Slider
+    kinds: gr.CheckboxGroup
     drawn: gr.CheckboxGroup
     only: gr.CheckboxGroup
     redraw: gr.Button
@@ -249,10 +250,12 @@ class Handlers:
             self._store.get(key).stop.set()
         return self._idle(_STOPPED)
 
-    def redraw(self, key: str | None, min_score: float, drawn: list[str], only: list[int]) -> Iterator[Updates]:
+    def redraw(
+        self, key: str | None, min_score: float, kinds: list[str], drawn: list[str], only: list[int]
+    ) -> Iterator[Updates]:
         """Draw the video again in the chosen way; the network does not run."""
         parts = self._parts
-        view = self._view(min_score, drawn, only)
+        view = self._view(min_score, kinds, drawn, only)
         try:
             job = self._store.get(key)
             view.of(job)
@@ -290,8 +293,10 @@ class Handlers:
         parts = self._parts
         result = job.result
         assert result is not None
+        kinds = viewer.kinds_found(result)
         return {
             parts.result_box: gr.update(visible=True),
+            parts.kinds: gr.update(choices=kinds, value=kinds, visible=len(kinds) > 1),
             parts.video: str(job.video),
             parts.get_video: str(job.video),
             **self._redraw_done(),
@@ -314,50 +319,59 @@ class Handlers:
             parts.get_tracks: str(files.tracks),
         }
 
-    def show(self, key: str | None, t: float, min_score: float, drawn: list[str], only: list[int]) -> Updates:
-        """One frame with the tracks drawn on it."""
-        view = self._view(min_score, drawn, only)
+    def show(self, key: str | None, t: float, *looks: Any) -> Updates:
+        """One frame with the tracks drawn on it; ``looks`` as in :meth:`_view`."""
+        view = self._view(*looks)
         return self._shown(lambda job: {self._parts.picture: viewer.picture(job, view, int(t))}, key)
 
-    def restyle(self, key: str | None, t: float, min_score: float, drawn: list[str], only: list[int]) -> Updates:
+    def restyle(self, key: str | None, t: float, *looks: Any) -> Updates:
         """The same, after another choice of what to draw: the video does not show it yet."""
-        return self.show(key, t, min_score, drawn, only) | self._outdated()
+        return self.show(key, t, *looks) | self._outdated()
 
     def _outdated(self) -> Updates:
         return {self._parts.redraw: gr.update(variant="primary")}
 
-    def filter(self, key: str | None, t: float, min_score: float, drawn: list[str], only: list[int]) -> Updates:
-        """Another score threshold: the table, the timeline, the frame and the files follow at once."""
+    def filter(
+        self, key: str | None, t: float, min_score: float, kinds: list[str], drawn: list[str], only: list[int]
+    ) -> Updates:
+        """Another score threshold, or other kinds: the table, the timeline, the frame and the files follow at once."""
 
         def answer(job: Job) -> Updates:
-            view = self._view(min_score, drawn, [])
+            view = self._view(min_score, kinds, drawn, [])
             ids = {track.id for track in view.of(job).tracks}
-            view = self._view(min_score, drawn, [track for track in only if track in ids])
+            view = self._view(min_score, kinds, drawn, [track for track in only if track in ids])
             shown = {self._parts.picture: viewer.picture(job, view, int(t))}
             return self._filtered(job, view) | shown | self._outdated()
 
         return self._shown(answer, key)
 
     def point(
-        self, key: str | None, t: float, min_score: float, drawn: list[str], only: list[int], event: gr.SelectData
+        self,
+        key: str | None,
+        t: float,
+        min_score: float,
+        kinds: list[str],
+        drawn: list[str],
+        only: list[int],
+        event: gr.SelectData,
     ) -> Updates:
         """A click into the frame brings out the track under it, or lets go of it."""
 
         def answer(job: Job) -> Updates:
             x, y = event.index
-            track = viewer.track_at(job, self._view(min_score, drawn, []), int(t), int(x), int(y))
+            track = viewer.track_at(job, self._view(min_score, kinds, drawn, []), int(t), int(x), int(y))
             chosen = [] if track is None else sorted({*only} ^ {track})
-            view = self._view(min_score, drawn, chosen)
+            view = self._view(min_score, kinds, drawn, chosen)
             shown = {self._parts.only: chosen, self._parts.picture: viewer.picture(job, view, int(t))}
             return shown | self._outdated()
 
         return self._shown(answer, key)
 
-    def mark(self, key: str | None, t: float, min_score: float) -> Updates:
+    def mark(self, key: str | None, t: float, min_score: float, kinds: list[str]) -> Updates:
         """The timeline with a line at the frame that is shown."""
 
         def answer(job: Job) -> Updates:
-            result = View(float(min_score)).of(job)
+            result = View(float(min_score), kinds=tuple(kinds)).of(job)
             index = min(max(0, int(t)), len(result) - 1)
             return {self._parts.timeline: timeline(result, float(result.timestamps[index]))}
 
@@ -370,8 +384,8 @@ class Handlers:
             return {self._parts.run_note: words.note(sentence(error), "error")}
 
     @staticmethod
-    def _view(min_score: float, drawn: list[str], only: list[int]) -> View:
-        return View(float(min_score), tuple(drawn), tuple(int(track) for track in only))
+    def _view(min_score: float, kinds: list[str], drawn: list[str], only: list[int]) -> View:
+        return View(float(min_score), tuple(drawn), tuple(int(track) for track in only), tuple(kinds))
 
 
 def sentence(error: Exception) -> str:

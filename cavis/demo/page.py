@@ -158,6 +158,7 @@ def _closer() -> dict[str, Any]:
             parts["min_score"] = gr.Slider(
                 0, 1, DEFAULT_SCORE, step=0.01, label="Lowest score to show", elem_id="min-score"
             )
+            parts["kinds"] = gr.CheckboxGroup([], label="Kinds to show", visible=False, elem_id="kinds")
             parts["drawn"] = gr.CheckboxGroup(
                 [(name.capitalize(), name) for name in DRAWN], value=list(DEFAULT_DRAWN), label="Draw", elem_id="drawn"
             )
@@ -252,7 +253,7 @@ def _connect_work(handlers: Handlers, parts: Parts) -> None:
     )
     parts.redraw.click(
         handlers.redraw,
-        [parts.job, parts.min_score, parts.drawn, parts.only],
+        [parts.job, parts.min_score, parts.kinds, parts.drawn, parts.only],
         [parts.redraw, parts.video, parts.get_video, parts.run_note],
         concurrency_id="draw",
         concurrency_limit=1,
@@ -268,13 +269,12 @@ def _connect_views(handlers: Handlers, parts: Parts) -> None:
         "trigger_mode": "always_last",
         "api_visibility": "private",
     }
-    seen = [parts.job, parts.frame, parts.min_score, parts.drawn, parts.only]
+    seen = [parts.job, parts.frame, parts.min_score, parts.kinds, parts.drawn, parts.only]
     filtered = [parts.found, parts.table, parts.timeline, parts.only, parts.get_results, parts.get_tracks]
     parts.frame.change(handlers.show, seen, [parts.picture, parts.run_note], **quick)
     for part in (parts.drawn, parts.only):
         part.input(handlers.restyle, seen, [parts.picture, parts.redraw, parts.run_note], **quick)
-    parts.frame.release(
-        handlers.mark, [parts.job, parts.frame, parts.min_score], [parts.timeline, parts.run_note], **quick
-    )
-    parts.min_score.input(handlers.filter, seen, [*filtered, parts.picture, parts.redraw, parts.run_note], **quick)
+    parts.frame.release(handlers.mark, seen[:4], [parts.timeline, parts.run_note], **quick)
+    for part in (parts.min_score, parts.kinds):
+        part.input(handlers.filter, seen, [*filtered, parts.picture, parts.redraw, parts.run_note], **quick)
     parts.picture.select(handlers.point, seen, [parts.only, parts.picture, parts.redraw, parts.run_note], **quick)

@@ -34,6 +34,8 @@ class View:
     """Out of ``DRAWN``."""
     only: tuple[int, ...] = ()
     """Ids of the tracks to bring out; none: all alike."""
+    kinds: tuple[str, ...] | None = None
+    """Categories of the tracks that are shown; None: all."""
 
     @property
     def style(self) -> OverlayStyle:
@@ -56,7 +58,7 @@ class View:
         """The tracks that are shown; a GoneError if the job has no result."""
         if job.result is None:
             raise GoneError("There is no result yet: press Track first.")
-        return job.result.filter(self.min_score)
+        return job.result.filter(self.min_score, categories=self.kinds)
 
 
 def picture(job: Job, view: View, t: int) -> UInt8[np.ndarray, "H W 3"]:
@@ -76,6 +78,11 @@ def track_at(job: Job, view: View, t: int, x: int, y: int) -> int | None:
         if mask is not None and 0 <= y < mask.height and 0 <= x < mask.width and rle.decode(mask)[y, x]:
             return track.id
     return None
+
+
+def kinds_found(result: VideoResult) -> list[str]:
+    """The categories of a result, that of the best track first."""
+    return list(dict.fromkeys(result.category(track) for track in result.tracks))
 
 
 def choices(result: VideoResult) -> list[tuple[str, int]]:
@@ -100,6 +107,8 @@ def nothing_found(job: Job, view: View) -> str:
     best = job.result.tracks[0].score if job.result and job.result.tracks else 0.0
     if best <= 0:
         return "The model found nothing in this clip that it knows."
+    if view.kinds is not None and job.result and job.result.filter(view.min_score).tracks:
+        return "No track of the kinds that are ticked. Tick others to see theirs."
     return (
         f"No track scores {view.min_score:.2f} or more; the best one scores {best:.2f}. "
         "Lower the score threshold to see the less certain ones."

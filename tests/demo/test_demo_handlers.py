@@ -1,10 +1,12 @@
 import ast
+import csv
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from nano import CATEGORIES
 
 import cavis.demo
 from cavis import rle
@@ -18,6 +20,7 @@ from cavis.inference.online import OnlinePredictor
 
 VISITOR = SimpleNamespace(session_hash="visitor")
 LOOKS = (0.0, ["masks"])
+KINDS = list(CATEGORIES)
 
 
 @pytest.fixture
@@ -115,19 +118,36 @@ def test_tracking_ends_with_everything_on_the_page(handlers: Handlers, store: Jo
 def test_the_threshold_acts_without_the_network(handlers: Handlers, upload: str, monkeypatch):
     key = tracked(handlers, upload)
     monkeypatch.setattr(OnlinePredictor, "run", None)
-    everything = handlers.filter(key, 3, 0.0, ["masks"], [])
-    nothing = handlers.filter(key, 3, 1.0, ["masks"], [])
+    everything = handlers.filter(key, 3, 0.0, KINDS, ["masks"], [])
+    nothing = handlers.filter(key, 3, 1.0, KINDS, ["masks"], [])
     assert "<table" in everything["table"]
     assert "<table" not in nothing["table"]
     assert nothing["only"]["choices"] == []
     assert not np.array_equal(everything["picture"], nothing["picture"])
 
 
+def test_kinds_that_are_not_ticked_are_shown_nowhere(handlers: Handlers, store: JobStore, upload: str):
+    key = handlers.choose_upload(upload, "", VISITOR)["job"]
+    *_, last = handlers.track(key, 0.0, 1.0, 1, *LOOKS)
+    result = store.get(key).result
+    found = {result.category(track) for track in result.tracks}
+    assert (set(last["kinds"]["choices"]), set(last["kinds"]["value"])) == (found, found)
+    assert last["kinds"]["visible"] == (len(found) > 1)
+    for kinds in (found, {result.category(result.tracks[0])}, set()):
+        shown = handlers.filter(key, 0, 0.0, list(kinds), [], [])
+        assert [track for _, track in shown["only"]["choices"]] == [
+            track.id for track in result.tracks if result.category(track) in kinds
+        ]
+        rows = list(csv.DictReader(Path(shown["get_tracks"]).read_text().splitlines()))
+        assert {row["category"] for row in rows} <= kinds
+    assert "of the kinds that are ticked" in shown["table"]
+
+
 def test_a_track_below_the_threshold_is_not_brought_out_any_more(handlers: Handlers, store: JobStore, upload: str):
     key = tracked(handlers, upload)
     best = store.get(key).result.tracks[0].id
-    assert handlers.filter(key, 0, 0.0, [], [best])["only"]["value"] == [best]
-    assert handlers.filter(key, 0, 1.0, [], [best])["only"]["value"] == []
+    assert handlers.filter(key, 0, 0.0, KINDS, [], [best])["only"]["value"] == [best]
+    assert handlers.filter(key, 0, 1.0, KINDS, [], [best])["only"]["value"] == []
 
 
 def test_a_click_brings_a_track_out_and_lets_it_go(handlers: Handlers, store: JobStore, upload: str):
@@ -137,15 +157,15 @@ def test_a_click_brings_a_track_out_and_lets_it_go(handlers: Handlers, store: Jo
     t = int(np.flatnonzero(track.visible)[0])
     row, column = np.argwhere(rle.decode(track.masks[t]))[0]
     click = SimpleNamespace(index=[int(column), int(row)])
-    chosen = handlers.point(key, t, 0.0, [], [], click)["only"]
+    chosen = handlers.point(key, t, 0.0, KINDS, [], [], click)["only"]
     assert chosen == [track.id]
-    assert handlers.point(key, t, 0.0, [], chosen, click)["only"] == []
+    assert handlers.point(key, t, 0.0, KINDS, [], chosen, click)["only"] == []
 
 
 def test_drawing_again_gives_the_video_a_new_address(handlers: Handlers, upload: str):
     key = tracked(handlers, upload)
-    *_, last = handlers.redraw(key, 0.0, ["boxes"], [])
-    *_, again = handlers.redraw(key, 0.0, ["masks"], [])
+    *_, last = handlers.redraw(key, 0.0, KINDS, ["boxes"], [])
+    *_, again = handlers.redraw(key, 0.0, KINDS, ["masks"], [])
     assert last["video"] != again["video"]
     assert Path(again["video"]).exists()
 
@@ -190,8 +210,8 @@ def test_a_job_that_is_not_there_is_answered_with_a_sentence(handlers: Handlers,
     notes = [
         handlers.judge_part(key, 0.0, 1.0, 1)["part_note"],
         list(handlers.track(key, 0.0, 1.0, 1, *LOOKS))[-1]["run_note"],
-        list(handlers.redraw(key, 0.0, [], []))[-1]["run_note"],
-        handlers.show(key, 0, 0.0, [], [])["run_note"],
+        list(handlers.redraw(key, 0.0, KINDS, [], []))[-1]["run_note"],
+        handlers.show(key, 0, 0.0, KINDS, [], [])["run_note"],
     ]
     assert all("hoose" in note for note in notes)
 
