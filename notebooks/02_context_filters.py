@@ -25,11 +25,11 @@
 #
 # In words:
 #
-# 1. The network has found object $n$: a **mask** $M$.
-# 2. A **Laplacian** finds the mask's edge: 8 times each pixel, minus its 8 neighbours.
-# 3. Where that is greater than 0, a pixel belongs to the **inner boundary** of the mask.
-# 4. The network's **features** $F$ (96 numbers for each pixel) are **averaged** over a box, 9 × 9 in the paper. Now a
-#    pixel just inside of the edge also knows what is just outside of it.
+# 1. The network has found object $n$: a **mask** $M$, 1 where a cell of the picture belongs to the object and 0 elsewhere.
+# 2. A **Laplacian** finds the mask's edge: 8 times each cell minus its 8 neighbours: 0 where all nine are alike.
+# 3. Where that is greater than 0, a cell belongs to the **inner boundary** of the mask.
+# 4. The network's **features** $F$ (96 numbers for each cell of 4 × 4 pixels) are **averaged** over a box, 9 × 9 in the paper. Now a
+#    cell just inside of the edge also knows what is just outside of it.
 # 5. The averaged features are **pooled**: their mean over the boundary is $\tilde{Q}$, the object's *context*.
 #
 # You need no GPU; everything below takes a minute or two.
@@ -62,7 +62,7 @@ ready = load_model("tiny", device="cpu")
 # ## One frame, step by step
 #
 # A clip of the *twins' world*: two pairs of twins, each with a companion of its own that moves along. `view_clip` runs
-# the trained segmenter over a few frames and looks up which of its 20 slots shows which object.
+# the trained segmenter over a few frames and looks up which of its 20 slots (places for possible objects) shows which object.
 
 # %%
 easy = TwinsConfig(through=1.0, hidden_crossings=0.0, singles=(0, 0), obstacles=(0, 0), camera_motion=(0.0, 0.4))
@@ -72,7 +72,7 @@ print("twins:", *(f"{view.names[a]} and {view.names[b]}" for a, b in view.twins)
 # %% [markdown]
 # **Try this.** Move the mouse over a picture (or click one and use the arrow keys): the pixel is explained below. Then
 #
-# - make the filter larger, from 3 to 15. What happens to panel 4? And to the number beside the twin?
+# - make the filter larger, from 3 to 15. What happens to panel 4? And to the twin's number in the table below the pictures?
 # - compare the object with its companion instead of its twin.
 # - choose *average of the channel sum*. That is what the authors' released code computes. Look at panel 5!
 
@@ -94,15 +94,16 @@ lab
 #
 # ### The same with numbers
 #
-# Nothing is hidden in the widget: these five lines are Eq. 6, and the model's own answer is the same.
+# Given the Laplacian and the averaged features of the widget, two lines of numpy finish Eq. 6, and the model's own answer is
+# the same.
 
 # %%
 now = filter_steps(view, 3, 0, "per_channel", 9)
 edge = now.laplacian > 0  # 1(Lap(M) > 0)
 by_hand = (now.blurred * edge).sum(axis=(1, 2)) / edge.sum()  # the mean of Avg(F) over the edge
-model = contexts(view, "per_channel", 9)[3, 0].numpy()
-print(f"largest difference between the two: {np.abs(by_hand - model).max():.1e}")
-assert np.allclose(by_hand, model, atol=1e-4)
+by_model = contexts(view, "per_channel", 9)[3, 0].numpy()
+print(f"largest difference between the two: {np.abs(by_hand - by_model).max():.1e}")
+assert np.allclose(by_hand, by_model, atol=1e-4)
 
 # %% [markdown]
 # ## Paper and released code: 96 numbers, or one
@@ -130,8 +131,8 @@ figure.update_traces(opacity=0.75)
 figure.show()
 
 # %% [markdown]
-# A direction in space has 96 components; a single number has none. Two vectors whose channels are all the same always
-# have the cosine +1 or −1, whatever the objects. A network can still use that one number (the MLP of Eq. 7 comes after
+# 96 numbers are a direction, and directions differ. One number repeated 96 times has always the same, or its opposite:
+# two such vectors have the cosine +1 or −1, whatever the objects. A network can still use that one number (the MLP of Eq. 7 comes after
 # it), but much less fits into it. Which one is better? The paper's own numbers were possibly measured with the single
 # number. Notebook 5 lets you train both.
 
@@ -140,12 +141,13 @@ figure.show()
 #
 # An experiment, with the same features and the same masks for every filter. For each pair of twins and each frame:
 #
-# - **twins alike**: the cosine of the contexts of the two twins. It should be *low*: it is what confuses a tracker.
+# - **twins alike**: the cosine of the contexts of the two twins. *Low* is good: twins whose
+#   contexts are alike confuse a tracker.
 # - **self alike**: the cosine of an object's context with its own, six frames later. It should be *high*.
-# - **right**: of two twins, how often is the nearer continuation the right one, 6 and 12 frames later? Guessing gives
-#   0.5. In 12 frames the twins often meet and part again.
+# - **right**: compare both twins with both of them 6 and 12 frames later: how often does the better of the two pairings keep
+#   each with itself? Guessing gives 0.5. In 12 frames the twins often meet and part again.
 #
-# *Core features* are Q̂, what there is without any context. *Place alone* looks at nothing but where a mask is.
+# *Core features* are Q̂ of Eq. 5, the object's own: what there is without any context. *Place alone* looks at nothing but where a mask is.
 
 # %%
 clips = 2 if FAST else 8
@@ -160,7 +162,7 @@ rows += [partial(score_filter, views, kind, 9) for kind in ("channel_sum", "none
 rows += [partial(score_filter, views[1::2], "learnable", 9, learned=learned)]
 
 # %%
-print(f"{'filter':>14} {'size':>4} {'twins alike':>12} {'self alike':>11} {'right after 6':>14} {'after 12':>9}")
+print(f"{'filter':>14} {'size':>4} {'twins alike':>12} {'self alike':>11} {'right, 6 later':>14} {'12 later':>9}")
 scores = []
 for row in rows:
     near, far = row(gap=soon), row(gap=late)
@@ -198,19 +200,20 @@ figure.show()
 # | size of the filter, Table 3 b | AP 27.3, 28.3, 28.7, **29.5**, 28.9 for 3, 5, 7, 9, 11: "excessively large receptive fields … homogenizing the context features" | yes: from 7 on, the larger the box the more alike are twins' contexts (8 clips: 0.75 at 5, 0.76 at 9, 0.81 at 15). But smaller would be better by this measure, not 9 |
 # | kind of the filter, Table 3 d | average 29.5, learnable 28.4 | undecided: taught alone for a minute, a learnable filter makes twins about as alike (0.79, on clips it was not taught on) as the average does (0.76, on all eight) |
 # | released code | – | one number cannot tell twins apart as well: right after 6 frames 0.83, average 0.99 |
-# | context beats the core features | AP 27.9 → 29.1 (Table 3 a) | after 6 frames 0.96 → 0.99. After 12 no average is better than the core features, 0.64: compare that with *place alone* |
+# | context beats the core features | AP 27.9 → 29.1 (Table 3 a) | after 6 frames 0.96 → 0.99. After 12 no average is better than the core features (0.64): compare that with *place alone* |
 #
 # **A warning that comes out of this.** *Place alone* is right as often as any filter. So these contexts need not have
 # looked at the surroundings at all: where an object is would be enough, and the network's features do tell where.
 # Probably the pairs that are wrong after 12 frames are those that changed sides meanwhile; the equal shares suggest it,
-# nobody has looked pair by pair. That a context *can* tell twins apart where place cannot, only a test can show in which they change places; the twins' control of notebook 5 is one.
+# nobody has looked pair by pair. Whether a context *can* tell twins apart where their place
+# cannot, only a test in which they change places can show.
 #
 # What differs most: the paper trains a network for every row. Here one network, trained with 9 × 9, is looked at through
-# other filters. So this shows *why* a size can be too small or too large, not which one is best. Notebook 5 trains.
+# other filters. So this shows how a large box makes twins alike, not which size is best. Notebook 5 trains.
 #
 # ## Exercises
 #
-# Change the cells until the checks are silent. Solutions are folded away below each one.
+# Change the cells until each check prints *right!*. Solutions are folded away below each one.
 #
 # **1.** How many pixels does the inner boundary of a filled square of 6 × 6 pixels have?
 
@@ -285,7 +288,7 @@ print("not answered yet" if swapped is None else "right!")
 #
 # `swapped = (blur(edges) * features).sum(axis=(1, 2)) / edges.sum()`
 #
-# A box mean is its own adjoint: Σ Avg(F) · b = Σ F · Avg(b). The model computes it this way, see
+# You may blur either factor, the sum stays the same: Σ Avg(F) · b = Σ F · Avg(b). The model computes it this way, see
 # `cavis/model/context.py`.
 #
 # </details>

@@ -52,7 +52,7 @@ NOBODY_CLICKS = FAST and "CAVIS_STEPS" not in os.environ  # when the notebooks a
 #
 # Its class and mask heads are half random now. Watch three things:
 #
-# - **the losses** fall: *class* (what is it?), *mask* and *dice* (where is it?), *context* (Eq. 8: the same object alike
+# - **the losses** fall: *class* (what is it?), *mask* and *dice* (where is it; dice is overlap), *context* (Eq. 8: the same object alike
 #   in two frames, different ones apart) and *prototype* (Eq. 11: the same for the features inside of the masks).
 #   *auxiliary* is the sum of the same losses on the earlier layers. The axis is logarithmic.
 # - **the predictions** on one fixed clip get better. The first row shows what is really there.
@@ -75,7 +75,7 @@ if NOBODY_CLICKS:
 # %% [markdown]
 # ## Stage 2: the tracker
 #
-# Now the segmenter is **frozen**: look at the table, its parts do not move by a hair. Only the tracker learns. Masks are
+# Now the segmenter is **frozen**: look at the table, its parts do not move at all. Only the tracker learns. Masks are
 # there from the first step on, for the segmenter is trained; what is missing is that an object *keeps its number and
 # colour* from frame to frame.
 
@@ -92,7 +92,7 @@ if NOBODY_CLICKS:
 # %% [markdown]
 # ## Stage 3: the refiner
 #
-# The refiner is new: `tiny` has none (`tiny_refiner` does). It gets the tracks of the *whole* clip and may correct them, knowing the end
+# The refiner is that of `tiny_refiner`, four tenths of it random now. It gets the tracks of the *whole* clip and may correct them, knowing the end
 # already. The tracker's class and mask heads are copied to it, so it begins with something to say.
 
 # %%
@@ -139,12 +139,13 @@ print("not answered yet" if frozen is None else "right!")
 #
 # </details>
 #
-# **2.** Eq. 4 pushes an anchor towards its positives and away from its negatives. Write it for one positive and one
+# **2.** Eq. 4 pushes an embedding (the anchor) towards those of the same object in other frames (positives) and away from
+# those of other objects (negatives). Write it for one positive and one
 # negative, as a function of the two dot products.
 
 # %%
 def contrastive(with_positive, with_negative):
-    """log(1 + exp(a·n − a·p))."""
+    """Small when the positive is the more alike of the two."""
     return None
 
 

@@ -89,13 +89,16 @@ if FAST:
 
 # %%
 def show(results, measures=("ap", "idf1", "switches", "twin_idf1", "twin_switches")):
-    print(f"{'arm':>34}  {'measure':<14} {'arm':>6} {'base':>6}  {'difference, 95 %':<24} verdict")
+    print(f"{'arm':>26} {'steps':>6}  {'measure':<14} {'arm':>6} {'base':>6}  {'difference, 95 %':<24} verdict")
     for row in compare(results, measures):
         interval = f"{row.difference.mean:+.3f} [{row.difference.low:+.3f}, {row.difference.high:+.3f}]"
-        print(f"{row.arm:>34}  {row.measure:<14} {row.value:6.2f} {row.baseline:6.2f}  {interval:<24} {row.difference.verdict}")
+        print(
+            f"{row.arm:>26} {row.plan.steps:6}  {row.measure:<14} {row.value:6.2f} {row.baseline:6.2f}"
+            f"  {interval:<24} {row.difference.verdict}"
+        )
 
 
-mine = [result for result in read_results(RUNS) if result.plan == plan] if RUNS.exists() else []
+mine = read_results(RUNS) if RUNS.exists() else []  # of all plans: each arm is compared with a baseline of its own plan
 show(mine) if mine else print("Nothing trained yet: press Train above, wait, and run this cell again.")
 
 # %% [markdown]
@@ -111,12 +114,12 @@ print(*(f"{one.arm}: {one.plan.steps} steps, {one.plan.clips} clips, seed {one.p
 show(shipped)
 
 # %%
-results = shipped or mine
+results = mine or shipped  # yours, as soon as there are any
 rows = compare(results, ("twin_idf1",)) if results else []
 figure = go.Figure()
 figure.add_scatter(
     x=[row.difference.mean for row in rows],
-    y=[row.arm for row in rows],
+    y=[f"{row.arm}, {row.plan.steps} steps" for row in rows],
     mode="markers",
     marker={"size": 10, "color": "#0072B2", "symbol": "diamond"},
     error_x={

@@ -22,8 +22,8 @@ KINDS = {
 _KIND_WORDS = {
     "per_channel": "Each channel is averaged over the box, on its own.",
     "channel_sum": "All channels are added up first: one number a pixel is left, so the picture is grey.",
-    "learnable": "The weights inside the box have been learned, for each channel its own.",
-    "none": "There is no context: nothing is looked at.",
+    "learnable": "Each channel has weights of its own inside the box: those of the average, until they are taught.",
+    "none": "There is no context: nothing is looked at, and there is nothing to compare.",
 }
 
 
@@ -185,7 +185,7 @@ class ContextFilterLab(ipywidgets.VBox):
             (
                 f"4 · Avg(F), {self.size} × {self.size}",
                 image(self._colours(steps.blurred), "blurred features"),
-                _KIND_WORDS.get(self.kind, ""),
+                f"{_KIND_WORDS.get(self.kind, '')} Similar colours are similar features; they mean nothing else.",
             ),
             (
                 "5 · pooled: Q̃",

@@ -331,6 +331,7 @@ function render({ model, el }) {
   let shown = -1;
   function hover(place) {
     const i = nearest(...place);
+    clearTimeout(resting);
     if (i === shown) return;
     hideCard();
     if (i >= 0) resting = setTimeout(() => show(i), 60);
@@ -413,6 +414,7 @@ function render({ model, el }) {
     resized.disconnect();
     themed.disconnect();
     cancelAnimationFrame(pending);
+    clearTimeout(resting);
   };
 }
 

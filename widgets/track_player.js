@@ -52,8 +52,7 @@ function render({ model, el }) {
       }
     }
     const times = [...seen].map((key) => Number(key.split(":")[1]));
-    if (!own && times.length && !times.includes(now())) seek(Math.min(...times));
-    own = false;
+    if (!own && times.length && !times.includes(now())) seek(times.reduce((first, t) => Math.min(first, t)));
     view.lanes.querySelectorAll("button").forEach((button, n) => {
       button.setAttribute("aria-pressed", String(chosen.has(n)));
     });
@@ -73,6 +72,7 @@ function render({ model, el }) {
     }
     own = true;
     model.set("selection", all);
+    own = false;
     model.save_changes();
   }
 

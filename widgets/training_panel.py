@@ -139,8 +139,10 @@ class TrainingPanel(ipywidgets.VBox):
                 return
             (self._once.set if once else self._once.clear)()
             if self._thread is not None and self._thread.is_alive():
-                self._go.set()
-                return
+                if self.state == "paused":
+                    self._go.set()
+                    return
+                self._thread.join()  # it has ended, and is only saying so
             self._stop.clear()
             self._go.set()
             self.error = ""
@@ -176,9 +178,8 @@ class TrainingPanel(ipywidgets.VBox):
                 records.close()
         except BaseException as error:
             ended = self._failed(error)
-        if ended == "finished" and not self.history.steps:
-            again = f"; is it finished already? Delete {self._saved_in} to start again" if self._saved_in else ""
-            ended = self._failed(ValueError(f"expected at least one step of training, got none{again}"))
+        if ended == "finished" and not self.history.steps and not self._saved_in:
+            ended = self._failed(ValueError("expected at least one step of training, got none"))
         self.state = ended
         self._show()
 
@@ -218,6 +219,8 @@ class TrainingPanel(ipywidgets.VBox):
 
     def _status(self) -> str:
         kept = f"; kept in {self._saved_in}" if self._saved_in else ""
+        if self.state == "finished" and not self.history.steps:
+            return f"Nothing left to do{kept}; delete that to begin anew"
         return {
             "ready": "Ready: press Train",
             "running": str(getattr(self._last, "note", "") or "Training …"),

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,11 @@ class View(anywidget.AnyWidget):
         if bundle is None:
             return None
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        return {**data, "text/html": self.still().svg}, metadata
+        try:
+            still = self.still().svg
+        except Exception as error:  # the live view is worth more than the still one
+            still = f"<p>No picture: {escape(str(error))}</p>"
+        return {**data, "text/html": still}, metadata
 
     def _answer(self, kind: str, answer: Callable[[dict[str, Any]], tuple[dict[str, Any], list[bytes]]]) -> None:
         """Answer the front end's questions of one kind; one that cannot be answered is told so."""

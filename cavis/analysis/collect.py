@@ -113,6 +113,15 @@ def row_numbers(table: pd.DataFrame, clip: str, tracks: Sequence[int], frames: i
     return numbers
 
 
+def sightings(table: pd.DataFrame, clip: str) -> pd.DataFrame:
+    """The rows of a clip that show a true object: one for each object in each frame, that of the surest track.
+
+    They keep their numbers. The tables of two models are compared object by object with them.
+    """
+    shown = rows_where(table, (column(table, "clip") == clip) & (column(table, "identity") != NOBODY))
+    return shown.sort_values("score", kind="stable").drop_duplicates(["identity", "frame"], keep="last")
+
+
 def column(table: pd.DataFrame, name: str) -> Shaped[np.ndarray, "N"]:
     """One column as an array."""
     return np.asarray(table[name])

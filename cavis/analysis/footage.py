@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from cavis.data.faults import DataError
 from cavis.data.layouts import recognise
 from cavis.data.opening import open_annotated
 from cavis.data.synthetic import CATEGORIES, TwinsClip, TwinsConfig, clip_seed
-from cavis.video import VideoSource, open_video
+from cavis.video import VideoError, VideoSource, clips_at, open_video
 from cavis.video.sources import PICTURE_SUFFIXES
 
 _FPS = 10.0
@@ -63,7 +64,7 @@ def twins(clips: int, seed: int = 0, config: TwinsConfig = TwinsConfig()) -> lis
 
 
 def open_footage(path: str | Path) -> list[Footage]:
-    """The clips at a path: one for a video file or a folder of frames, all videos of an annotated data set.
+    """The clips at a path: one for a video file or a folder of frames, all of a folder of such or of an annotated set.
 
     What a folder is, its content tells. A ValueError (DataError, VideoError) says why a path cannot be used.
     """
@@ -75,10 +76,22 @@ def open_footage(path: str | Path) -> list[Footage]:
             recognise(path)
         except DataError:
             if not _holds_frames(path):
-                raise
+                if not (clips := _clips_in(path)):
+                    raise
+                return clips
         else:
             return of_dataset(open_annotated(path), path.name)
     return [Footage(path.name, lambda: open_video(path))]
+
+
+def _clips_in(folder: Path) -> list[Footage]:
+    """The clips in a folder of them; none if there is anything that looks like annotations."""
+    if not folder.is_dir() or any(folder.glob("*.json")):
+        return []
+    try:
+        return [Footage(name, partial(open_video, clip)) for name, clip in clips_at(folder).items()]
+    except VideoError:
+        return []
 
 
 def of_dataset(dataset: AnnotatedVideos, name: str = "video") -> list[Footage]:

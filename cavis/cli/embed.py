@@ -18,7 +18,7 @@ TWINS = "twins"
 def embed(
     clips: Annotated[
         list[str],
-        typer.Argument(help="Videos, folders of frames, annotated data sets, or twins.", show_default=False),
+        typer.Argument(help="Videos, folders of frames or clips, annotated data sets, or twins.", show_default=False),
     ],
     out: Annotated[Path, typer.Option(help="The .parquet file to write.", show_default=False)],
     model: Model = LABORATORY_MODEL,

@@ -76,7 +76,8 @@ class Models:
         self._lock, self._fetch_lock = threading.Lock(), threading.Lock()
         self._fetches: dict[str, _Fetch] = {}
         self._own = [loaded_offer(first)]
-        self._own += [bundled_offer(name) for name in bundled_models() if name != first.about.name]
+        bundled = (bundled_offer(name) for name in bundled_models() if name != first.about.name)
+        self._own += [offer for offer in bundled if offer.stage != "segmenter"]  # what does not track is to study
 
     @property
     def device(self) -> str:

@@ -112,6 +112,7 @@ class Comparison(NamedTuple):
     value: float
     baseline: float
     difference: Interval
+    plan: Plan
 
 
 def _reading(**changes: Any) -> Callable[[Preset], Preset]:
@@ -246,19 +247,19 @@ def score_clip(predictor: OnlinePredictor, world: TwinsClip) -> ClipScore:
 def compare(results: Sequence[ArmResult], measures: Sequence[str] = MEASURES) -> list[Comparison]:
     """Each arm against the baseline of its stage: mean difference over the clips, with a paired bootstrap interval.
 
-    Arms without their baseline among the results, or with another plan than it, are left out.
+    Arms without a baseline of the same plan among the results are left out.
     """
-    known = {result.arm: result for result in results}
+    known = {(result.arm, result.plan): result for result in results}
     rows = []
     for result in results:
-        baseline = known.get(BASELINES[ARMS[result.arm].stage])
-        if baseline is None or baseline is result or baseline.plan != result.plan:
+        baseline = known.get((BASELINES[ARMS[result.arm].stage], result.plan))
+        if baseline is None or baseline is result:
             continue
         for measure in measures:
             mine, other = result.values(measure), baseline.values(measure)
             if np.isfinite(mine - other).any():
                 means = float(np.nanmean(mine)), float(np.nanmean(other))
-                rows.append(Comparison(result.arm, measure, *means, bootstrap(mine - other)))
+                rows.append(Comparison(result.arm, measure, *means, bootstrap(mine - other), result.plan))
     return rows
 
 

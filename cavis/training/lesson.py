@@ -28,8 +28,8 @@ from cavis.training.start import fresh_model, schedule_of
 from cavis.visualization.overlay import DrawnTrack, OverlayStyle, draw, render_frame
 from cavis.visualization.palette import colour
 
-ROUGH = {"segmenter": 0.5, "tracker": 0.4}
-"""How much is replaced by untrained weights at first: of the segmenter's heads, of all of the tracker."""
+ROUGH = {"segmenter": 0.5, "tracker": 0.4, "refiner": 0.4}
+"""How much is replaced by untrained weights at first: of the segmenter's heads, of all of the tracker and refiner."""
 MIN_SCORE = 0.4
 """Tracks below it are not drawn."""
 _FIXED = TwinsConfig(through=1.0, hidden_crossings=0.0, singles=(0, 0), obstacles=(0, 0), frames=24)
@@ -87,14 +87,17 @@ class Lesson:
         return replace(plan, clips_per_step=clips, frames=frames, warmup=min(5, self.steps), learning_rate=5e-4)
 
     def start(self) -> Cavis:
-        """The model the lesson begins with: trained, but for what is to learn, which is roughened; a refiner is new."""
-        model = fresh_model(self.preset, self.stage, self.seed, find_model(LABORATORY_MODEL))
+        """The model the lesson begins with: trained, but for what is to learn, which is roughened."""
+        trained = "tiny_refiner" if self.stage == "refiner" else LABORATORY_MODEL
+        model = fresh_model(self.preset, self.stage, self.seed, find_model(trained))
         # Another seed than that of tiny's own training: its first heads still fit the network that grew around them.
         untrained = fresh_model(self.preset, self.stage, self.seed + 1_000_003)
         if self.stage == "segmenter":
             mix(model.segmenter.query_decoder.heads, untrained.segmenter.query_decoder.heads, ROUGH[self.stage])
         elif self.stage == "tracker" and model.tracker is not None and untrained.tracker is not None:
             mix(model.tracker, untrained.tracker, ROUGH[self.stage])
+        elif model.refiner is not None and untrained.refiner is not None:
+            mix(model.refiner, untrained.refiner, ROUGH[self.stage])
         return model
 
     def run(self) -> Iterator[LessonStep]:

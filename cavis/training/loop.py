@@ -5,16 +5,19 @@ of their own), so a run that was stopped and resumed ends with the same weights 
 step, up to rounding, however many processes share its clips.
 """
 
+import hashlib
 import math
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -98,9 +101,38 @@ def train(run: Run, model: Cavis, source: ClipSource, stop: threading.Event | No
     A set ``stop`` ends the run after the step it is in. However the run ends between two steps (stop, end, or the
     generator being closed), the last step is checkpointed. What ends it inside a step, and a loss that runs away,
     leaves the checkpoint before. Several processes (of torchrun or accelerate launch) share the clips of a step; all of
-    them have to call this, a stop in one of them stops all, and only the main one writes.
+    them have to call this, a stop in one of them stops all, and only the main one writes. A ValueError if another run
+    is training in the folder.
     """
-    schedule, preset, processes = run.schedule, run.preset, join(run.device)
+    processes = join(run.device)
+    with the_only_run_in(run.folder) if processes.main else nullcontext():
+        yield from _steps(run, model, source, stop, processes)
+
+
+_PATIENCE = 10.0
+"""Seconds; the loader's worker of a run that was killed outlives it by some."""
+
+
+@contextmanager
+def the_only_run_in(folder: Path) -> Iterator[None]:
+    """Two runs would write over each other's checkpoints: a ValueError for the second one, in any process."""
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    # Not in the folder: there it would be one of the run's files. Whichever thread ends the run lets go of it.
+    lock = FileLock(Path(tempfile.gettempdir()) / f"cavis-run-{name}.lock", thread_local=False)
+    try:
+        lock.acquire(timeout=_PATIENCE)
+    except Timeout:
+        raise ValueError(f"expected one run at a time in {folder}, but another one is training there") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _steps(
+    run: Run, model: Cavis, source: ClipSource, stop: threading.Event | None, processes: Processes
+) -> Iterator[StepReport]:
+    schedule, preset = run.schedule, run.preset
     slots = processes.slots(schedule.clips_per_step)
     work = _Work.begin(run, model, processes)
     done = saved = _resume(run, work)

@@ -8,7 +8,18 @@ from nano import CATEGORIES, nano_config, nano_model
 from pycocotools import mask as coco
 
 from cavis import OnlinePredictor, rle
-from cavis.analysis import LAYERS, Footage, Truth, collect, read_table, row_numbers, tabulate, vectors, write_table
+from cavis.analysis import (
+    LAYERS,
+    Footage,
+    Truth,
+    collect,
+    read_table,
+    row_numbers,
+    sightings,
+    tabulate,
+    vectors,
+    write_table,
+)
 from cavis.records import Track, VideoResult
 from cavis.video.sources import ArraySource
 
@@ -147,3 +158,21 @@ def test_footage_is_opened_once_and_closed_again(ready):
 def test_clips_of_one_name_are_refused_before_any_work(ready, squares):
     with pytest.raises(ValueError, match="expected clips of different names, got 'squares 1' twice"):
         collect(ready, [squares(0), squares(1), squares(1)])
+
+
+def test_each_object_is_sighted_once_a_frame_by_the_surest_track():
+    rng = np.random.default_rng(0)
+    size = 200
+    table = pd.DataFrame(
+        {
+            "clip": rng.choice(["a", "b"], size),
+            "frame": rng.integers(0, 5, size),
+            "track": np.arange(size),
+            "identity": rng.integers(-1, 4, size),
+            "score": rng.permutation(size) / size,
+        }
+    )
+    seen = sightings(table, "a")
+    best = table[(table["clip"] == "a") & (table["identity"] >= 0)].groupby(["identity", "frame"])["score"].max()
+    assert seen.set_index(["identity", "frame"])["score"].sort_index().equals(best.sort_index())
+    assert (seen["track"] == seen.index).all()  # rows keep their numbers

@@ -60,6 +60,7 @@ def test_what_a_path_is_its_content_tells(world, tmp_path):
         assert (clip.name, clip.truth) == (path.name, None)
         with clip.open() as source:
             assert len(source) == 3
+    assert [clip.name for clip in open_footage(tmp_path)] == ["film", "pictures"]
     assert [clip.truth is not None for clip in open_footage(world)] == [True, True]
     assert len(open_footage(world / "annotations.json")) == 2
 

@@ -141,6 +141,7 @@ def test_subjects_are_told_of_models_that_know_them_and_of_no_others(models: Mod
     assert "twins' world" in labels["tiny_refiner"]
     assert labels["nano"] == "nano · 3 kinds of things"  # of tiny's preset, but taught others
     assert [models.offer(name).for_real_clips for name in ("lite", "tiny", "nano")] == [True, False, True]
+    assert not {"tiny_minvis", "tiny_ctvis", "tiny_cavis"} & set(labels)  # they do not track
 
 
 def test_without_leave_to_download_only_what_is_here_is_listed(ready: ReadyModel, monkeypatch):

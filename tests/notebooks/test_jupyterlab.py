@@ -97,7 +97,7 @@ def test_a_lasso_in_one_map_lights_up_the_other_and_the_player_follows(browser: 
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     run_all(page, lab + "04_embedding_space.ipynb")
-    page.locator(".cavis-player[data-shown='0']").wait_for()
+    page.locator(".cavis-player[data-shown='0']").first.wait_for()
     expect(page.get_by_text("| Idle")).to_be_visible(timeout=PATIENCE)
     assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count() == 0
     status = page.locator(".cavis-map .cavis-status")
@@ -108,11 +108,15 @@ def test_a_lasso_in_one_map_lights_up_the_other_and_the_player_follows(browser: 
         expect(status.nth(number)).to_have_text(chosen, timeout=PATIENCE)
     assert status.nth(0).inner_text() == status.nth(1).inner_text()
     assert page.locator(".cavis-plot").nth(1).screenshot() != before
-    player = page.locator(".cavis-player")
+    player = page.locator(".cavis-player").first
     expect(player.locator(".cavis-hint")).to_have_text(re.compile(r"^[1-9]\d* of \d+ tracks selected$"))
     player.locator(".cavis-lanes button").first.click()
     expect(player.locator(".cavis-hint")).to_have_text(re.compile("^1 of "))
     for number in (0, 1):
         expect(status.nth(number)).to_have_text(chosen)
+    lasso(page, 2)  # one of the three methods of Figure 4: the other two and the player of true objects follow
+    for number in (2, 3, 4):
+        expect(status.nth(number)).to_have_text(chosen, timeout=PATIENCE)
+    expect(page.locator(".cavis-player .cavis-hint").nth(1)).to_have_text(re.compile(r"^[1-9]\d* of "))
     assert errors == []
     page.close()

@@ -8,6 +8,7 @@ import jupytext
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from executed import keep_executed
 from nbmake.nb_run import NotebookRun
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
@@ -30,6 +31,7 @@ def code_of(name: str) -> list[str]:
 @pytest.mark.parametrize("name", LESSONS)
 def test_a_lesson_runs_from_top_to_bottom(name, fast):
     result = NotebookRun(FOLDER / f"{name}.ipynb", default_timeout=600).execute()
+    keep_executed(result.nb, name)
     assert result.error is None, result.error.trace
     printed = [
         output.text for cell in result.nb.cells for output in cell.get("outputs", ()) if output.output_type == "stream"

@@ -90,6 +90,8 @@ def test_comparisons_are_paired_with_the_baseline_of_the_same_stage_and_plan():
     assert [row.difference.verdict for row in rows] == ["more", "undecided"]
     other = result("tracker as it is", clips, replace(PLAN, steps=2))
     assert compare([other, better]) == []
+    both = compare([*results, other, result("core query", clips + 0.1, other.plan)], ("idf1",))
+    assert [(row.plan.steps, round(row.difference.mean, 1)) for row in both] == [(PLAN.steps, 0.0), (2, 0.1)]
 
 
 def test_companions_are_worth_the_difference_they_make():

@@ -15,10 +15,14 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize(("stage", "rough"), [("segmenter", "query decoder"), ("tracker", "tracker")])
+@pytest.mark.parametrize(
+    ("stage", "rough"), [("segmenter", "query decoder"), ("tracker", "tracker"), ("refiner", "refiner")]
+)
 def test_only_what_is_to_learn_again_is_roughened(tmp_path, stage, rough):
     lesson = Lesson(stage=stage, folder=tmp_path)
-    trained = dict(parts_of(fresh_model(lesson.preset, stage, 0, find_model("tiny"))))
+    trained = dict(
+        parts_of(fresh_model(lesson.preset, stage, 0, find_model("tiny_refiner" if stage == "refiner" else "tiny")))
+    )
     for name, part in parts_of(lesson.start()):
         assert same(part, trained[name]) == (name != rough), name
 

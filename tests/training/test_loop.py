@@ -77,6 +77,17 @@ def test_closed_and_resumed_equals_uninterrupted(uninterrupted, again, at, check
     assert_log_is_complete(run, uninterrupted[0])
 
 
+def test_a_second_run_in_a_folder_is_refused_while_the_first_one_trains_there(tmp_path, monkeypatch):
+    monkeypatch.setattr("cavis.training.loop._PATIENCE", 0.2)
+    run = nano_run(tmp_path / "run", steps=3, workers=0)
+    first = train(run, nano_model(), Squares())
+    next(first)
+    with pytest.raises(ValueError, match="another one is training there"):
+        next(train(run, nano_model(), Squares()))
+    first.close()
+    assert [report.step for report in train(run, nano_model(), Squares())] == [2, 3]
+
+
 def test_a_stop_ends_the_run_after_its_step_and_it_can_go_on(uninterrupted, again):
     stop = threading.Event()
     stop.set()

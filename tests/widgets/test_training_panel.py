@@ -174,6 +174,31 @@ def test_what_goes_wrong_is_one_sentence_in_the_panel_and_nothing_is_printed(fac
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_run_with_nothing_left_to_do_says_so_and_is_no_error():
+    panel = TrainingPanel(lambda: iter(()), saved_in="runs/arms")
+    panel.train()
+    assert panel.wait(20) == "finished"
+    assert "Nothing left to do; kept in runs/arms; delete that to begin anew" in panel.view.rest
+    assert panel.error == ""
+
+
+def test_a_click_in_the_moment_a_run_ends_starts_the_next_one():
+    starts = []
+
+    def run():
+        starts.append(len(starts))
+        yield record(1)
+
+    panel = TrainingPanel(run)
+    ended = threading.Event()
+    panel.observe(lambda change: ended.set() if change["new"] == "finished" else None, "state")
+    panel.train()
+    assert ended.wait(20)
+    panel.train()
+    assert panel.wait(20) == "finished"
+    assert starts == [0, 1]
+
+
 def test_a_checkpoint_that_cannot_be_written_is_told():
     def run():
         try:
