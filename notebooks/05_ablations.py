@@ -88,14 +88,15 @@ if FAST:
 # - **twin_…**: the same for the twins only.
 
 # %%
+def in_words(row):
+    interval = f"{row.difference.mean:+.3f} [{row.difference.low:+.3f}, {row.difference.high:+.3f}]"
+    return f"{row.arm:>26} {row.plan.steps:6}  {row.measure:<14} {row.value:6.2f} {row.baseline:6.2f}  {interval:<24}"
+
+
 def show(results, measures=("ap", "idf1", "switches", "twin_idf1", "twin_switches")):
     print(f"{'arm':>26} {'steps':>6}  {'measure':<14} {'arm':>6} {'base':>6}  {'difference, 95 %':<24} verdict")
     for row in compare(results, measures):
-        interval = f"{row.difference.mean:+.3f} [{row.difference.low:+.3f}, {row.difference.high:+.3f}]"
-        print(
-            f"{row.arm:>26} {row.plan.steps:6}  {row.measure:<14} {row.value:6.2f} {row.baseline:6.2f}"
-            f"  {interval:<24} {row.difference.verdict}"
-        )
+        print(in_words(row), row.difference.verdict)
 
 
 mine = read_results(RUNS) if RUNS.exists() else []  # of all plans: each arm is compared with a baseline of its own plan
