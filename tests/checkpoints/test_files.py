@@ -227,7 +227,8 @@ def test_a_halved_file_is_half_the_size_and_says_nearly_the_same(saved, tmp_path
     assert not ours.class_logits.equal(theirs.class_logits)
 
 
-BUNDLED = {"lite": "tracker", "tiny": "tracker", "tiny_refiner": "refiner"}
+SIBLINGS = ("tiny_cavis", "tiny_ctvis", "tiny_minvis")
+BUNDLED = {"lite": "tracker", "tiny": "tracker", "tiny_refiner": "refiner"} | dict.fromkeys(SIBLINGS, "segmenter")
 
 
 def test_the_bundled_models_are_these():
@@ -247,6 +248,7 @@ def test_bundled_models_keep_the_size_limits_of_the_package():
     megabytes = {name: find_model(name).stat().st_size / 1e6 for name in BUNDLED}
     assert megabytes["lite"] <= 24
     assert max(megabytes["tiny"], megabytes["tiny_refiner"]) <= 12
+    assert sum(megabytes[name] for name in SIBLINGS) <= 30
     sizes = {
         name: sum(p.numel() for p in load_model(name, "cpu").model.parameters())
         for name in ("tiny", "tiny_refiner", "lite")
@@ -255,11 +257,10 @@ def test_bundled_models_keep_the_size_limits_of_the_package():
     assert sizes["lite"] <= 12_000_000
 
 
-def test_the_siblings_for_figure_4_differ_in_losses_and_context_alone():
-    names = ("tiny_cavis", "tiny_ctvis", "tiny_minvis")
-    presets = [get_preset(name) for name in names]
-    assert len({preset.loss for preset in presets}) == len(names)
-    alike = replace(get_preset("tiny"), name="")
-    for preset in presets:
-        model = replace(preset.model, reading=alike.model.reading)
-        assert replace(preset, name="", loss=alike.loss, model=model) == alike
+def test_the_bundled_siblings_differ_in_losses_and_context_alone():
+    models = [get_preset(name).model for name in SIBLINGS]
+    assert {replace(model, reading=OURS) for model in models} == {get_preset("tiny").model}
+    assert len({get_preset(name).loss for name in SIBLINGS}) == 3
+    weights = [read_model_file(find_model(name))[1] for name in SIBLINGS]
+    shared = set.intersection(*(set(state) for state in weights))
+    assert {key.split(".")[1] for key in set().union(*weights) - shared} == {"context_mlp"}
