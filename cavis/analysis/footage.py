@@ -15,7 +15,6 @@ from cavis.data.layouts import recognise
 from cavis.data.opening import open_annotated
 from cavis.data.synthetic import CATEGORIES, TwinsClip, TwinsConfig, clip_seed
 from cavis.video import VideoError, VideoSource, clips_at, open_video
-from cavis.video.sources import PICTURE_SUFFIXES
 
 _FPS = 10.0
 
@@ -75,34 +74,23 @@ def open_footage(path: str | Path) -> list[Footage]:
         try:
             recognise(path)
         except DataError:
-            if not _holds_frames(path):
-                if not (clips := _clips_in(path)):
-                    raise
-                return clips
+            if not path.is_dir() or any(path.glob("*.json")):  # what looks like annotations is no folder of clips
+                raise
+            try:
+                clips = clips_at(path)
+            except VideoError:
+                clips = {}
+            if not clips:
+                raise
+            return [Footage(name, partial(open_video, clip)) for name, clip in clips.items()]
         else:
             return of_dataset(open_annotated(path), path.name)
     return [Footage(path.name, lambda: open_video(path))]
 
 
-def _clips_in(folder: Path) -> list[Footage]:
-    """The clips in a folder of them; none if there is anything that looks like annotations."""
-    if not folder.is_dir() or any(folder.glob("*.json")):
-        return []
-    try:
-        return [Footage(name, partial(open_video, clip)) for name, clip in clips_at(folder).items()]
-    except VideoError:
-        return []
-
-
 def of_dataset(dataset: AnnotatedVideos, name: str = "video") -> list[Footage]:
     """All videos of an annotated data set; ``name`` begins the names of the clips."""
     return [_annotated_footage(dataset, index, f"{name} {index}") for index in range(len(dataset))]
-
-
-def _holds_frames(folder: Path) -> bool:
-    """Whether a folder holds pictures and nothing that looks like annotations."""
-    suffixes = {file.suffix.lower() for file in folder.iterdir()} if folder.is_dir() else set()
-    return bool(suffixes & PICTURE_SUFFIXES) and ".json" not in suffixes
 
 
 def _annotated_footage(dataset: AnnotatedVideos, index: int, name: str) -> Footage:
