@@ -94,8 +94,8 @@ table.drop(columns=["core", "context_aware"]).head()
 # t-SNE puts rows with similar embeddings next to each other. Below is one clip, seen through two embeddings of the same
 # model; a colour and shape is a true object.
 #
-# **Try it:** draw around some points in one map. They light up in the other one, the player goes to their frame, and
-# resting on a point shows the object. Choosing a track in the player lights up its points.
+# **Try it:** draw around some points in one map. They light up in the other one, pictures of some of them appear below the
+# map, and the player goes to their frame. Resting on a point shows that one; choosing a track in the player lights up its points.
 
 # %%
 clip = clips[0]
@@ -154,20 +154,25 @@ for view in (maps["context_embedding"], player):
 # The sliders draw both maps anew. Watch what changes and what does not.
 
 # %%
-perplexity = ipw.IntSlider(15, 2, 50, description="perplexity", continuous_update=False)
-seed = ipw.IntSlider(0, 0, 9, description="seed", continuous_update=False)
-metric = ipw.Dropdown(options=["cosine", "euclidean"], description="metric")
+def slider(name, *limits):
+    return ipw.IntSlider(*limits, description=name, continuous_update=False)
 
 
-def redraw(_):
+def sliders(redraw):
+    metric = ipw.Dropdown(options=["cosine", "euclidean"], description="metric")
+    controls = [slider("perplexity", 15, 2, 50), slider("seed", 0, 0, 9), metric]
+    for control in controls:
+        control.observe(lambda _: redraw(*(one.value for one in controls)), "value")
+    return ipw.HBox(controls)
+
+
+def redraw(*settings):
     for layer, view in maps.items():
-        new = draw(layer, perplexity.value, seed.value, metric.value)
+        new = draw(layer, *settings)
         view.points, view.note = new.points, f"{new.caption} · {made}"
 
 
-for control in (perplexity, seed, metric):
-    control.observe(redraw, "value")
-ipw.VBox([ipw.HBox([perplexity, seed, metric]), ipw.HBox(list(maps.values())), player])
+ipw.VBox([sliders(redraw), ipw.HBox(list(maps.values())), player])
 
 # %% [markdown]
 # ### What a t-SNE map does not show
@@ -184,12 +189,12 @@ ipw.VBox([ipw.HBox([perplexity, seed, metric]), ipw.HBox(list(maps.values())), p
 # The same clip through the three siblings, each by the embedding that its method compares. A point is one true object
 # in one frame, if that method found it there. Draw around a clump: the same objects in the same frames light up in the
 # other two maps, and the player, which shows the true objects, goes there. Which of the maps has the clearest clumps?
-# Decide before you read the numbers below.
+# Decide before you read the numbers below, and see with the sliders whether you would always have decided so.
 
 
 # %%
 objects = sorted(set(names) - {-1})
-labels = np.zeros((len(frames), *frames[0].shape[:2]), int)  # which object is where: 0 none, n the n-th
+labels = np.zeros((len(frames), *frames[0].shape[:2]), np.uint8)  # which object is where: 0 none, n the n-th
 for t, one in enumerate(truth):
     for identity, mask in zip(one.ids, one.masks):
         labels[t][mask] = objects.index(identity) + 1
@@ -209,20 +214,37 @@ def true_text(row):
     return f"{names[row // len(frames)]}, frame {row % len(frames)}"
 
 
-figure = {}
-for name, (_, layer) in SIBLINGS.items():
-    seen = sightings(tables[name], clip.name)
-    points = tsne(vectors(seen, layer), perplexity=15, seed=0, layer=layer)
-    figure[name] = EmbeddingMap(
-        points.points,
-        seen["identity"],
+def draw_method(name, perplexity=15, seed=0, metric="cosine"):
+    layer = SIBLINGS[name][1]
+    return tsne(vectors(seen[name], layer), perplexity=perplexity, seed=seed, metric=metric, layer=layer)
+
+
+def note_of(name, points):
+    return f"{points.caption} · {made_by(tables[name])}"
+
+
+def redraw_methods(*settings):
+    for name, view in figure.items():
+        new = draw_method(name, *settings)
+        view.points, view.note = new.points, note_of(name, new)
+
+
+# %%
+seen = {name: sightings(tables[name], clip.name) for name in SIBLINGS}
+drawn_methods = {name: draw_method(name) for name in SIBLINGS}
+figure = {
+    name: EmbeddingMap(
+        drawn_methods[name].points,
+        some["identity"],
         names=names,
-        rows=number(seen["identity"], seen["frame"]),
+        rows=number(some["identity"], some["frame"]),
         crops=true_crop,
         describe=true_text,
-        title=f"{name}: {layer}",
-        note=f"{points.caption} · {made_by(tables[name])}",
+        title=f"{name}: {SIBLINGS[name][1]}",
+        note=note_of(name, drawn_methods[name]),
     )
+    for name, some in seen.items()
+}
 
 # %%
 true_player = TrackPlayer(
@@ -236,7 +258,7 @@ true_player = TrackPlayer(
 )
 for view in (*list(figure.values())[1:], true_player):
     ipw.link((figure["tiny_minvis"], "selection"), (view, "selection"))
-ipw.VBox([ipw.HBox(list(figure.values())), true_player])
+ipw.VBox([sliders(redraw_methods), ipw.HBox(list(figure.values())), true_player])
 
 # %% [markdown]
 # ## 4 · The numbers

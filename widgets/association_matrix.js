@@ -43,14 +43,14 @@ function render({ model, el }) {
         const share = (value - low) / (high - low);
         const colour = PALE.map((from, c) => Math.round(from + share * (STRONG[c] - from)));
         const cell = row.insertCell();
-        cell.textContent = value.toFixed(2);
+        cell.textContent = Math.abs(value) < 1000 ? value.toFixed(2) : value.toExponential(0);
         cell.style.background = `rgb(${colour.join(" ")})`;
         cell.style.color = share > 0.65 ? "#fff" : "#1f2328";
         cell.tabIndex = cells.length ? -1 : 0;
         cell.dataset.at = `${i},${j}`;
         const matched = pairs.has(`${i},${j}`);
         cell.classList.toggle("cavis-pair", matched);
-        const words = `${left[i]} and ${right[j]}: ${value.toFixed(3)}${matched ? ", matched" : ""}`;
+        const words = `${left[i]} and ${right[j]}: ${Math.abs(value) < 1000 ? value.toFixed(3) : value.toExponential(2)}${matched ? ", matched" : ""}`;
         cell.setAttribute("aria-label", words);
         cell.title = words;
         cell.onclick = () => select(i, j);

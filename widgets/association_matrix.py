@@ -80,7 +80,8 @@ class AssociationMatrix(View):
     def still(self) -> Still:
         """The whole table."""
         rows, columns = self._shape
-        values, (low, high) = self.similarity, _range(self.similarity)
+        values = self.similarity.astype(np.float64)
+        low, high = _range(values)
         marked = {tuple(pair) for pair in self._pairs}
         parts = [label(_NAMES - 6, 58 + _CELL * i, name[:16], 11, "end") for i, name in enumerate(self._names[0])]
         for j, name in enumerate(self._names[1]):
@@ -95,7 +96,7 @@ class AssociationMatrix(View):
                 parts.append(f'<rect {place} rx="3" fill="rgb({red},{green},{blue})" {frame}/>')
                 ink = "#ffffff" if share > 0.65 else INK
                 x, y = _NAMES + _CELL * (j + 0.5), 57 + _CELL * i
-                parts.append(label(x, y, f"{values[i, j]:.2f}", 10, "middle", ink))
+                parts.append(label(x, y, _short(values[i, j]), 10, "middle", ink))
         if not values.size:
             parts = [label(12, 30, "No slots to compare.")]
         width = max(260, _NAMES + _CELL * columns + 40)
@@ -108,9 +109,11 @@ def _checked(similarity: Any) -> np.ndarray:
         raise ValueError(f"expected similarities as numbers [M, N], got {values.dtype} of shape {values.shape}")
     if max(values.shape) > MOST_SLOTS:
         raise ValueError(f"expected at most {MOST_SLOTS} slots a frame, got {values.shape[0]} and {values.shape[1]}")
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
     if not np.isfinite(values).all():
         raise ValueError(f"expected finite similarities, got {int((~np.isfinite(values)).sum())} that are not")
-    return values.astype(np.float32)
+    return values
 
 
 def _labels(names: Sequence[str] | None, count: int) -> list[str]:
@@ -119,6 +122,10 @@ def _labels(names: Sequence[str] | None, count: int) -> list[str]:
     if len(names) != count:
         raise ValueError(f"expected {count} names, got {len(names)}")
     return [str(name) for name in names]
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 1000 else f"{value:.0e}"
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:

@@ -46,6 +46,11 @@ class Steps(Protocol):
         ...
 
     @property
+    def features(self) -> np.ndarray:
+        """Float [C h w]."""
+        ...
+
+    @property
     def blurred(self) -> np.ndarray:
         """Float [C h w]."""
         ...
@@ -104,10 +109,9 @@ class ContextFilterLab(ipywidgets.VBox):
     ) -> None:
         self.pictures = _check_pictures(pictures)
         self.names = tuple(names)
+        if not self.names:
+            raise ValueError("expected at least one object, got none")
         other = min(instance + 1, len(self.names) - 1) if other is None else other
-        for what, value, count in (("frame", frame, len(self.pictures)), ("object", instance, len(self.names))):
-            if not 0 <= value < count:
-                raise ValueError(f"expected {what} between 0 and {count - 1}, got {value}")
         self._compute = compute
         self.steps: Steps | None = None
         """The steps that are shown; None before the first, and after a failure."""
@@ -116,6 +120,16 @@ class ContextFilterLab(ipywidgets.VBox):
         self.children = (*self._controls(), self.view)
         self.observe(self._show, ["frame", "instance", "other", "kind", "size"])
         self._show()
+
+    @traitlets.validate("frame", "instance", "other", "size", "kind")
+    def _on_offer(self, proposal: Any) -> Any:
+        name, value = proposal["trait"].name, proposal["value"]
+        offers = {"frame": range(len(self.pictures)), "size": SIZES, "kind": tuple(KINDS.values())}
+        offered = offers.get(name, range(len(self.names)))
+        if value not in offered:
+            words = f"between 0 and {len(offered) - 1}" if isinstance(offered, range) else f"of {offered}"
+            raise ValueError(f"expected {'object' if name == 'instance' else name} {words}, got {value!r}")
+        return value
 
     def _controls(self) -> tuple[ipywidgets.Widget, ...]:
         """Sliders and lists, tied to the traits."""
@@ -162,14 +176,8 @@ class ContextFilterLab(ipywidgets.VBox):
 
     def _draw(self, steps: Steps) -> str:
         """All panels as HTML, to be shown with or without a kernel."""
-        name, other = self.names[self.instance], self.names[self.other]
+        name, picture = self.names[self.instance], self.pictures[self.frame]
         count = int(steps.boundary.sum())
-        picture = self.pictures[self.frame]
-        same = np.ptp(steps.pooled[self.instance]) <= 1e-6 * max(1.0, float(np.abs(steps.pooled).max()))
-        numbers = f"{steps.pooled.shape[1]} times the same number" if same else f"{steps.pooled.shape[1]} numbers"
-        rows = [(name, steps.pooled[self.instance])]
-        if other != name:
-            rows.append((other, steps.pooled[self.other]))
         panels = (
             ("1 · mask M", image(_lit(picture, steps.mask, None), f"mask of {name}"), f"Where the model sees {name}."),
             (
@@ -183,9 +191,32 @@ class ContextFilterLab(ipywidgets.VBox):
                 f"{count} pixels of the mask that touch what is not the mask.",
             ),
             (
+                "F",
+                image(_colours(steps.features, steps.features), "features before the filter"),
+                "What the network knows of each cell. Similar colours are similar features; they mean nothing else.",
+            ),
+            *self._context(steps),
+        )
+        row = "".join(map(_panel, panels))
+        height, width = steps.mask.shape
+        shape = f'style="--cfl-shape:{width}/{height}"'
+        return f'<div class="cfl" {shape}>{_STYLE}<div class="cfl-row">{row}</div>{self._alike(steps)}</div>'
+
+    def _context(self, steps: Steps) -> tuple[tuple[str, str, str], ...]:
+        """The last two panels: the filtered features, and what is pooled of them."""
+        if self.kind == "none":
+            return (("4 · no filter", "", _KIND_WORDS["none"]), ("5 · no context", "", "There is nothing to pool."))
+        name, other, count = self.names[self.instance], self.names[self.other], int(steps.boundary.sum())
+        same = np.ptp(steps.pooled[self.instance]) <= 1e-6 * max(1.0, float(np.abs(steps.pooled).max()))
+        numbers = f"{steps.pooled.shape[1]} times the same number" if same else f"{steps.pooled.shape[1]} numbers"
+        rows = [(name, steps.pooled[self.instance])]
+        if other != name:
+            rows.append((other, steps.pooled[self.other]))
+        return (
+            (
                 f"4 · Avg(F), {self.size} × {self.size}",
-                image(self._colours(steps.blurred), "blurred features"),
-                f"{_KIND_WORDS.get(self.kind, '')} Similar colours are similar features; they mean nothing else.",
+                image(_colours(steps.blurred, steps.features), "blurred features"),
+                f"{_KIND_WORDS[self.kind]} The colours are those of F, whatever the size.",
             ),
             (
                 "5 · pooled: Q̃",
@@ -193,13 +224,11 @@ class ContextFilterLab(ipywidgets.VBox):
                 f"Panel 4, averaged over the {count} pixels of panel 3: {numbers}.",
             ),
         )
-        row = "".join(map(_panel, panels))
-        height, width = steps.mask.shape
-        shape = f'style="--cfl-shape:{width}/{height}"'
-        return f'<div class="cfl" {shape}>{_STYLE}<div class="cfl-row">{row}</div>{self._alike(steps)}</div>'
 
     def _alike(self, steps: Steps) -> str:
         """How alike the chosen object's context is to every other one."""
+        if self.kind == "none":
+            return ""
         lines = []
         for n, name in enumerate(self.names):
             if n == self.instance:
@@ -215,21 +244,6 @@ class ContextFilterLab(ipywidgets.VBox):
             )
         title = f"How alike is the context of {escape(self.names[self.instance])} to that of … (cosine, −1 to 1)"
         return f'<table class="cfl-alike"><caption>{title}</caption>{"".join(lines)}</table>'
-
-    def _colours(self, blurred: np.ndarray) -> np.ndarray:
-        """Features as colours: their three main directions, or grey where all channels are the same."""
-        flat = blurred.reshape(len(blurred), -1).T
-        if np.ptp(blurred, axis=0).max() <= 1e-6 * max(1.0, float(np.abs(blurred).max())):
-            shown = np.repeat(flat[:, :1], 3, axis=1)
-        else:
-            centred = flat - flat.mean(axis=0)
-            _, _, directions = np.linalg.svd(centred, full_matrices=False)
-            signs = np.sign(directions[:3].sum(axis=1, keepdims=True))
-            shown = centred @ (directions[:3] * signs).T
-            shown = np.pad(shown, ((0, 0), (0, 3 - shown.shape[1])))
-        low, high = np.quantile(shown, [0.02, 0.98], axis=0)
-        scaled = np.clip((shown - low) / np.maximum(high - low, 1e-9), 0, 1)
-        return np.round(255 * scaled).astype(np.uint8).reshape(*blurred.shape[1:], 3)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """The widget where there is a kernel, the static panels where there is none."""
@@ -261,12 +275,15 @@ def _check_steps(steps: Steps, objects: int) -> Steps:
         found = getattr(steps, name)
         if not isinstance(found, np.ndarray) or found.shape != mask.shape:
             raise ValueError(f"expected {name} {list(mask.shape)} like the mask, got {describe(found)}")
-    blurred, pooled = steps.blurred, steps.pooled
-    if not isinstance(blurred, np.ndarray) or blurred.ndim != 3 or blurred.shape[1:] != mask.shape:
-        raise ValueError(f"expected blurred features [C, {mask.shape[0]}, {mask.shape[1]}], got {describe(blurred)}")
+    features, blurred, pooled = steps.features, steps.blurred, steps.pooled
+    for name, found in (("features", features), ("blurred features", blurred)):
+        if not isinstance(found, np.ndarray) or found.ndim != 3 or found.shape[1:] != mask.shape:
+            raise ValueError(f"expected {name} [C, {mask.shape[0]}, {mask.shape[1]}], got {describe(found)}")
+    if len(features) != len(blurred):
+        raise ValueError(f"expected {len(features)} channels before and after the filter, got {len(blurred)}")
     if not isinstance(pooled, np.ndarray) or pooled.shape != (objects, len(blurred)):
         raise ValueError(f"expected pooled vectors [{objects}, {len(blurred)}], got {describe(pooled)}")
-    if not (np.isfinite(blurred).all() and np.isfinite(pooled).all()):
+    if not all(np.isfinite(values).all() for values in (features, blurred, pooled)):
         raise ValueError("expected features that are numbers, got some that are not finite")
     return steps
 
@@ -277,6 +294,25 @@ def _lit(picture: np.ndarray, lit: np.ndarray, colour: tuple[int, int, int] | No
     where = lit.astype(bool)[rows][:, columns, None]
     grey = 140 + picture.mean(axis=2, keepdims=True) * 0.35
     return np.where(where, picture if colour is None else np.array(colour), grey).astype(np.uint8)
+
+
+def _colours(shown: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """Features [C h w] as colours, uint8 [h w 3]: the three main directions of ``features``, the same for all filters.
+
+    Grey where all channels are the same number.
+    """
+    if np.ptp(shown, axis=0).max() <= 1e-6 * max(1.0, float(np.abs(shown).max())):
+        projected = base = np.repeat(shown[:1].reshape(1, -1).T, 3, axis=1)
+    else:
+        flat = features.reshape(len(features), -1).T
+        mean = flat.mean(axis=0)
+        _, _, directions = np.linalg.svd(flat - mean, full_matrices=False)
+        directions = directions[:3] * np.sign(directions[:3].sum(axis=1, keepdims=True))
+        base, projected = ((values.reshape(len(values), -1).T - mean) @ directions.T for values in (features, shown))
+        base, projected = (np.pad(values, ((0, 0), (0, 3 - values.shape[1]))) for values in (base, projected))
+    low, high = np.quantile(base, [0.02, 0.98], axis=0)
+    scaled = np.clip((projected - low) / np.maximum(high - low, 1e-9), 0, 1)
+    return np.round(255 * scaled).astype(np.uint8).reshape(*shown.shape[1:], 3)
 
 
 def _panel(panel: tuple[str, str, str]) -> str:

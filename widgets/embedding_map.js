@@ -6,16 +6,17 @@
 const FAINT = 0.22; // how much of its colour a point keeps that is not selected
 const ZOOM = 1.25;
 const NEAR = 9; // how close the pointer must come to a point, in pixels
+const STRIP = 12; // pictures shown of what was selected here
 const KEYS =
-  "Arrow keys move the map, plus and minus zoom, 0 shows all. N and P go from point to point, Enter selects the " +
-  "point's group, Escape selects nothing.";
+  "Arrow keys move the map, plus and minus zoom, 0 shows all. N and P go from point to point, Space selects the point, " +
+  "Enter its group (with Shift in addition), Escape selects nothing.";
 
 export default { render };
 
 function render({ model, el }) {
   const view = build(el);
   const data = { xy: new Float32Array(0), place: new Uint16Array(0), rows: new Int32Array(0), at: new Map() };
-  const state = { scale: 1, x: 0, y: 0, chosen: null, count: 0, lasso: null, tool: "lasso", cursor: -1, moved: false };
+  const state = { scale: 1, x: 0, y: 0, chosen: null, count: 0, lasso: null, tool: "lasso", cursor: -1, moved: false, own: false };
   const crops = new Map();
   let pending = 0;
 
@@ -55,13 +56,16 @@ function render({ model, el }) {
       const whole = state.count > 0 && own[place] === state.count && own[place] === entries[place]?.count;
       button.setAttribute("aria-pressed", String(whole));
     });
+    strip(state.own ? rows.filter((row) => data.at.has(row)) : []);
     ask();
   }
 
   function select(points, add) {
     const rows = points.map((i) => data.rows[i]);
     const before = add ? model.get("selection") : [];
+    state.own = true;
     model.set("selection", add ? [...new Set([...before, ...rows])] : rows);
+    state.own = false;
     model.save_changes();
   }
 
@@ -301,10 +305,11 @@ function render({ model, el }) {
       0: fit,
       n: () => step(1),
       p: () => step(-1),
+      " ": () => state.cursor >= 0 && select([state.cursor], event.shiftKey),
       Enter: () => state.cursor >= 0 && select(members(data.place[state.cursor]), event.shiftKey),
       Escape: () => ((state.cursor = -1), hideCard(), select([], false)),
     };
-    const action = steps[event.key] ? () => pan(...steps[event.key]) : actions[event.key];
+    const action = steps[event.key] ? () => pan(...steps[event.key]) : actions[event.key] ?? actions[event.key.toLowerCase()];
     if (!action) return;
     event.preventDefault();
     event.stopPropagation(); // the notebook has its own use of these keys
@@ -340,8 +345,37 @@ function render({ model, el }) {
   function show(i) {
     shown = i;
     const row = data.rows[i];
-    if (model.get("_has_crops") && !crops.has(row)) model.send({ kind: "crop", row });
+    want(row);
     card();
+  }
+
+  function want(row) {
+    if (model.get("_has_crops") && !crops.has(row)) model.send({ kind: "crop", row });
+  }
+
+  // Some of the rows that were selected in this map, spread evenly; what is selected elsewhere is shown there.
+  function strip(rows) {
+    const count = model.get("_has_crops") ? Math.min(STRIP, rows.length) : 0;
+    const some = Array.from({ length: count }, (_, k) => rows[Math.floor((k * rows.length) / count)]);
+    view.strip.replaceChildren(
+      ...some.map((row) => {
+        const cell = element("figure", "");
+        cell.dataset.row = row;
+        want(row);
+        fill(cell);
+        return cell;
+      }),
+    );
+    if (count && count < rows.length) {
+      view.strip.append(element("div", "cavis-hint", `${count} of ${grouped(rows.length)}`));
+    }
+  }
+
+  function fill(cell) {
+    const crop = crops.get(Number(cell.dataset.row));
+    if (!crop) return;
+    // A picture can be in one place only: the card and the strip each have their own.
+    cell.replaceChildren(...[crop.picture && copied(crop.picture), element("figcaption", "", crop.text)].filter(Boolean));
   }
 
   function card() {
@@ -370,6 +404,7 @@ function render({ model, el }) {
     if (crops.size > 500) crops.clear();
     crops.set(message.row, crop);
     if (shown >= 0 && data.rows[shown] === message.row) card();
+    view.strip.querySelectorAll(`figure[data-row="${message.row}"]`).forEach(fill);
   }
 
   // ---- wiring
@@ -383,7 +418,7 @@ function render({ model, el }) {
 
   function words() {
     view.title.textContent = model.get("title");
-    view.note.textContent = model.get("note");
+    view.note.textContent = [model.get("note"), model.get("_alike")].filter(Boolean).join(" ");
     view.canvas.setAttribute("aria-label", `${model.get("title") || "Map of points"}. ${KEYS}`);
     view.canvas.style.height = `${model.get("height")}px`;
   }
@@ -451,10 +486,12 @@ function build(el) {
   stage.append(view.canvas, view.card, view.empty);
   view.legend = element("div", "cavis-legend");
   view.hint = element("div", "cavis-hint", "Draw around points to select them. Click the map, then turn the wheel to zoom.");
+  view.strip = element("div", "cavis-strip");
+  view.strip.setAttribute("aria-label", "Some of what is selected");
   view.note = element("div", "cavis-note");
   view.live = element("div", "cavis-unseen");
   view.live.setAttribute("aria-live", "polite");
-  root.append(view.title, bar, stage, view.legend, view.hint, view.note, view.live);
+  root.append(view.title, bar, stage, view.legend, view.hint, view.strip, view.note, view.live);
   el.replaceChildren(root);
   return view;
 }
@@ -552,6 +589,12 @@ function drawn(bytes, width, height) {
     picture.data.set([rgb[3 * p], rgb[3 * p + 1], rgb[3 * p + 2], 255], 4 * p);
   }
   context.putImageData(picture, 0, 0);
+  return canvas;
+}
+
+function copied(picture) {
+  const canvas = picture.cloneNode();
+  canvas.getContext("2d").drawImage(picture, 0, 0);
   return canvas;
 }
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from widgets.colours import mark, rgb
+from widgets.colours import MARKS, mark, rgb
 from widgets.still import LINE, Still, image, label, shape_at
 from widgets.view import View, picture, script, whole_numbers
 
@@ -24,7 +24,8 @@ class EmbeddingMap(View):
 
     ``points`` [N, 2], finite. ``groups`` [N], whole numbers: rows of one group look alike; -1 belongs to none.
     ``names``: group -> name. ``rows`` [N]: the row each point stands for (by default 0 ... N-1). ``crops(row)`` gives
-    the picture [h, w, 3] (uint8) shown while the pointer rests on a point; ``describe(row)`` the text below it.
+    the picture [h, w, 3] (uint8) shown while the pointer rests on a point, and of a dozen of those a lasso selects;
+    ``describe(row)`` the text below it.
 
     Example::
 
@@ -38,6 +39,7 @@ class EmbeddingMap(View):
     _rows = traitlets.Bytes().tag(sync=True)
     _legend = traitlets.List().tag(sync=True)
     _has_crops = traitlets.Bool().tag(sync=True)
+    _alike = traitlets.Unicode().tag(sync=True)
     height = traitlets.Int(_HEIGHT, min=120, max=2000).tag(sync=True)
 
     def __init__(
@@ -64,6 +66,8 @@ class EmbeddingMap(View):
         self._rows = self._numbers.astype("<i4").tobytes()
         self._legend, places = _legend(self._groups, names or {})
         self._places = places.astype("<u2").tobytes()
+        if len(self._legend) > MARKS:
+            self._alike = f"There are {MARKS} marks for {len(self._legend)} groups: some look alike."
         self.points = values
         self._answer("crop", self._crop)
 
@@ -97,7 +101,8 @@ class EmbeddingMap(View):
             parts += [shape_at(marks[i], x, y - 4), label(x + 10, y, f"{entry['name']} ({entry['count']})", 11)]
         if not len(self._numbers):
             parts.append(label(_WIDTH / 2, _HEIGHT / 2, "No points.", anchor="middle"))
-        return Still(_WIDTH, _HEIGHT + _LEGEND * legend_rows, parts, title=self.title, note=self.note)
+        note = " ".join(filter(None, (self.note, self._alike)))
+        return Still(_WIDTH, _HEIGHT + _LEGEND * legend_rows, parts, title=self.title, note=note)
 
     def _crop(self, question: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
         row = int(question["row"])
@@ -117,7 +122,8 @@ def checked_points(points: Any) -> np.ndarray:
         raise ValueError(f"expected points as numbers [N, 2], got {values.dtype} of shape {values.shape}")
     if len(values) > MOST_POINTS:
         raise ValueError(f"expected at most {MOST_POINTS:,} points, got {len(values):,}: draw a sample of them")
-    values = values.astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).any(axis=1).sum())
         raise ValueError(f"expected finite points, got {bad} that {'is' if bad == 1 else 'are'} not")
@@ -141,6 +147,7 @@ def _fitted(points: np.ndarray) -> np.ndarray:
     """Points in the picture, one scale for both axes."""
     if not len(points):
         return points
+    points = points.astype(np.float64)  # differences of float32 may be too large for float32
     low, high = points.min(axis=0), points.max(axis=0)
     room = np.array((_WIDTH - 16, _HEIGHT)) - 2 * _MARGIN
     scale = (room / np.maximum(high - low, 1e-9)).min() if len(points) > 1 else 1.0

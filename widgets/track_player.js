@@ -13,6 +13,7 @@ function render({ model, el }) {
   const view = build(el);
   const frames = new Map();
   const asked = new Set();
+  const failed = new Map(); // why a frame has no picture
   let tracks = [];
   let visible = new Uint8Array(0);
   let rows = new Int32Array(0);
@@ -30,6 +31,7 @@ function render({ model, el }) {
     rows = numbers(model.get("_rows"), Int32Array);
     frames.clear();
     asked.clear();
+    failed.clear();
     view.slider.max = length() - 1;
     lanes();
     choose();
@@ -96,7 +98,7 @@ function render({ model, el }) {
       if (now() === length() - 1) seek(0);
       timer = setInterval(() => {
         if (now() === length() - 1) play(false);
-        else if (frames.has(now())) seek(now() + 1); // wait for what has not come yet
+        else if (frames.has(now()) || failed.has(now())) seek(now() + 1); // wait for what has not come yet
       }, 1000 / Math.max(1, model.get("fps")));
     }
     view.play.textContent = timer ? "Pause" : "Play";
@@ -114,7 +116,7 @@ function render({ model, el }) {
   // ---- frames
 
   function want(t) {
-    if (t >= length() || frames.has(t) || asked.has(t)) return;
+    if (t >= length() || frames.has(t) || asked.has(t) || failed.has(t)) return;
     asked.add(t);
     model.send({ kind: "frame", t });
   }
@@ -123,12 +125,11 @@ function render({ model, el }) {
     if (message.kind !== "frame") return;
     asked.delete(message.t);
     if (message.error) {
-      view.empty.textContent = `No picture: ${message.error}`;
-      view.empty.hidden = false;
-      return;
+      failed.set(message.t, message.error);
+    } else {
+      if (frames.size >= KEPT) frames.delete(frames.keys().next().value);
+      frames.set(message.t, { rgb: numbers(buffers[0], Uint8Array), labels: numbers(buffers[1], Uint8Array) });
     }
-    if (frames.size >= KEPT) frames.delete(frames.keys().next().value);
-    frames.set(message.t, { rgb: numbers(buffers[0], Uint8Array), labels: numbers(buffers[1], Uint8Array) });
     if (message.t === now()) draw();
   }
 
@@ -139,9 +140,13 @@ function render({ model, el }) {
     if (view.canvas.width !== width || view.canvas.height !== height) {
       [view.canvas.width, view.canvas.height] = [width, height];
     }
-    if (!frame) return;
-    view.empty.hidden = true;
     const context = view.canvas.getContext("2d");
+    if (failed.has(now())) {
+      context.clearRect(0, 0, width, height);
+      view.empty.textContent = `No picture: ${failed.get(now())}`;
+    }
+    view.empty.hidden = !failed.has(now()) && frames.size > 0; // what has not come yet leaves the one before
+    if (!frame) return;
     const picture = context.createImageData(width, height);
     const { rgb, labels } = frame;
     const colours = tracks.map((track) => [1, 3, 5].map((at) => parseInt(track.colour.slice(at, at + 2), 16)));
@@ -158,7 +163,29 @@ function render({ model, el }) {
       picture.data[4 * p + 3] = 255;
     }
     context.putImageData(picture, 0, 0);
+    ordinals(context, labels, width, height);
     view.root.dataset.shown = String(now());
+  }
+
+  // Each track's number in the middle of what is seen of it: colours come again after the seventh.
+  function ordinals(context, labels, width, height) {
+    const sums = tracks.map(() => [0, 0, 0]);
+    for (let p = 0; p < width * height; p++) {
+      if (!labels[p]) continue;
+      const sum = sums[labels[p] - 1];
+      sum[0] += 1;
+      sum[1] += p % width;
+      sum[2] += Math.floor(p / width);
+    }
+    const size = Math.max(9, Math.round(width / 36));
+    context.font = `600 ${size}px system-ui, sans-serif`;
+    [context.textAlign, context.textBaseline, context.lineWidth] = ["center", "middle", size / 4];
+    [context.strokeStyle, context.fillStyle] = ["rgb(0 0 0 / 75%)", "#fff"];
+    sums.forEach(([count, x, y], n) => {
+      if (!count || (chosen.size && !chosen.has(n))) return;
+      context.strokeText(n + 1, x / count, y / count);
+      context.fillText(n + 1, x / count, y / count);
+    });
   }
 
   // ---- the timeline
@@ -169,7 +196,7 @@ function render({ model, el }) {
       const button = element("button", "");
       button.type = "button";
       button.title = `Select ${track.name}`;
-      button.append(swatch(track), element("span", "", track.name));
+      button.append(swatch(track), element("small", "", String(n + 1)), element("span", "", track.name));
       button.onclick = () => {
         toggle(n);
         const first = visible.subarray(n * length(), (n + 1) * length()).indexOf(1);

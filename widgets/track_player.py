@@ -8,7 +8,7 @@ import traitlets
 
 from widgets import runs
 from widgets.colours import mark, rgb
-from widgets.still import LINE, QUIET, Still, image, label, shape_at
+from widgets.still import INK, LINE, PAPER, QUIET, Still, image, label, shape_at
 from widgets.view import View, picture, script, whole_numbers
 
 MOST_TRACKS = 254
@@ -19,12 +19,14 @@ _STILL_WIDTH, _LANE, _NAMES = 420, 20, 110
 class TrackPlayer(View):
     """A player of frames and tracks; choosing a track selects its rows, and selected rows bring out their tracks.
 
+    Each track has its number, from 1 on, in the picture and beside its name: colours come again after the seventh.
+
     ``frames``: T pictures [H, W, 3] of uint8, an array or anything with a length that gives one by its number; they are
-    asked for one at a time. ``masks``: label maps [T, H, W] of whole numbers (0 nothing, n the n-th track), or for each
-    of the N tracks T run-length masks (with ``height``, ``width``, ``counts``) or None where it is not visible; of
-    overlapping ones the first track lies on top. ``names`` [N]; ``groups`` [N]: tracks of one group have one colour;
-    ``rows`` [N, T]: the number of the row each track has in each frame, -1 for none. ``frame``: the one that is
-    shown.
+    asked for one at a time. ``masks``, as large as the frames: label maps [T, H, W] of whole numbers (0 nothing, n the
+    n-th track), or for each of the N tracks T run-length masks (with ``height``, ``width``, ``counts``) or None where
+    it is not visible; of overlapping ones the first track lies on top. ``names`` [N]; ``groups`` [N]: tracks of one
+    group have one colour; ``rows`` [N, T]: the number of the row each track has in each frame, -1 for none.
+    ``frame``: the one that is shown.
 
     Example::
 
@@ -54,10 +56,10 @@ class TrackPlayer(View):
         rows: Any = None,
         **traits: Any,
     ) -> None:
-        if not len(frames):
+        if frames is None or not len(frames):
             raise ValueError("expected at least one frame, got none")
-        self._frames, self._masks = frames, _Masks(masks, len(frames))
-        height, width = picture(frames[0]).shape[:2]
+        height, width = self._full = picture(frames[0]).shape[:2]
+        self._frames, self._masks = frames, _Masks(masks, len(frames), self._full)
         self._step = -(-max(height, width) // _LARGEST_SIDE)
         count, length = self._masks.visible.shape
         if names is not None and len(names) != count:
@@ -95,6 +97,7 @@ class TrackPlayer(View):
         colours = np.array([(0, 0, 0), *(rgb(track["colour"]) for track in self._tracks)], np.uint8)
         height = round(_STILL_WIDTH * pixels.shape[0] / pixels.shape[1])
         parts = [image(_overlaid(pixels, labels, colours), 8, 0, _STILL_WIDTH - 16, height)]
+        parts += _places(labels, 8, 0, (_STILL_WIDTH - 16) / pixels.shape[1])
         parts += self._lanes(height + 8)
         full = height + 8 + _LANE * len(self._tracks) + 16
         return Still(_STILL_WIDTH, full, parts, title=self.title, note=self.note)
@@ -105,7 +108,7 @@ class TrackPlayer(View):
         for n, (track, visible) in enumerate(zip(self._tracks, self._masks.visible, strict=True)):
             y = top + _LANE * n
             one = mark(0)._replace(colour=track["colour"], shape=track["shape"])
-            parts += [shape_at(one, 18, y + 9), label(28, y + 13, track["name"][:16], 11)]
+            parts += [shape_at(one, 18, y + 9), label(28, y + 13, f"{n + 1} · {track['name']}"[:18], 11)]
             edges = np.flatnonzero(np.diff(np.concatenate([[0], visible.astype(np.int8), [0]])))
             faint = 0.3 if chosen and n not in chosen else 1
             for first, after in edges.reshape(-1, 2):
@@ -126,7 +129,10 @@ class TrackPlayer(View):
     def _shown(self, t: int) -> tuple[np.ndarray, np.ndarray]:
         """A frame and its label map, small enough to be sent."""
         pixels = picture(self._frames[t])
-        labels = self._masks.labels(t, pixels.shape[:2])
+        if pixels.shape[:2] != self._full:
+            sizes = f"frame {t} with {_size(pixels.shape)} pixels and the first with {_size(self._full)}"
+            raise ValueError(f"expected frames of one size, got {sizes}")
+        labels = self._masks.labels(t)
         step = self._step
         return np.ascontiguousarray(pixels[::step, ::step]), np.ascontiguousarray(labels[::step, ::step])
 
@@ -134,21 +140,15 @@ class TrackPlayer(View):
 class _Masks:
     """Label maps or run-length masks, asked for frame by frame."""
 
-    def __init__(self, masks: Any, length: int) -> None:
-        self._maps = self._tracks = None
-        if masks is None:
-            masks = ()
+    def __init__(self, masks: Any, length: int, size: tuple[int, int]) -> None:
+        self._size = size
+        self._maps, self._tracks = None, []
         if isinstance(masks, np.ndarray):
-            if masks.ndim != 3 or len(masks) != length or masks.dtype.kind not in "iub" or masks.min(initial=0) < 0:
-                raise ValueError(f"expected label maps [{length}, H, W], got {masks.dtype} of shape {masks.shape}")
-            self._maps = masks.astype(np.int64)
-            count = int(self._maps.max(initial=0))
+            self._maps = _checked_maps(masks, length, size)
+            count = int(masks.max(initial=0))
         else:
-            self._tracks = [list(track) for track in masks]
+            self._tracks = [_checked_track(track, length, size) for track in (() if masks is None else masks)]
             count = len(self._tracks)
-            for track in self._tracks:
-                if len(track) != length:
-                    raise ValueError(f"expected a mask or None for each of {length} frames, got {len(track)}")
         if count > MOST_TRACKS:
             raise ValueError(f"expected at most {MOST_TRACKS} tracks, got {count}")
         self.visible = np.zeros((count, length), bool)
@@ -156,29 +156,55 @@ class _Masks:
             self.visible[:, t] = self._seen(t, count)
 
     def _seen(self, t: int, count: int) -> np.ndarray:
-        if self._tracks is not None:
+        if self._maps is None:
             return np.array([track[t] is not None for track in self._tracks], bool)
-        assert self._maps is not None
-        return np.bincount(self._maps[t].ravel(), minlength=count + 1)[1:] > 0
+        return np.bincount(self._maps[t].ravel().astype(np.intp), minlength=count + 1)[1:] > 0
 
-    def labels(self, t: int, size: tuple[int, ...]) -> np.ndarray:
+    def labels(self, t: int) -> np.ndarray:
         """Which track each pixel belongs to, uint8 [H, W]: 0 none, n the n-th."""
-        labels = np.zeros(size, np.uint8)
         if self._maps is not None:
-            _check_size(self._maps[t].shape, size)
-            labels = self._maps[t].astype(np.uint8)
-        for n, track in reversed(list(enumerate(self._tracks or ()))):
+            return self._maps[t].astype(np.uint8)
+        labels = np.zeros(self._size, np.uint8)
+        for n, track in reversed(list(enumerate(self._tracks))):
             if track[t] is not None:
-                _check_size((track[t].height, track[t].width), size)
                 labels[runs.decode(track[t])] = n + 1
         return labels
 
 
+def _checked_maps(maps: np.ndarray, length: int, size: tuple[int, int]) -> np.ndarray:
+    if maps.ndim != 3 or len(maps) != length or maps.dtype.kind not in "iub" or maps.min(initial=0) < 0:
+        raise ValueError(
+            f"expected label maps [{length}, H, W] of whole numbers from 0 on, got {maps.dtype} of shape {maps.shape}"
+        )
+    _check_size(maps.shape[1:], size)
+    return maps
+
+
+def _checked_track(track: Any, length: int, size: tuple[int, int]) -> list[Any]:
+    if not isinstance(track, Sequence):
+        raise ValueError(f"expected a list of masks for each track, got {type(track).__name__}")
+    if len(track) != length:
+        raise ValueError(f"expected a mask or None for each of {length} frames, got {len(track)}")
+    for mask in track:
+        if mask is None:
+            continue
+        if not all(hasattr(mask, name) for name in ("height", "width", "counts")):
+            raise ValueError(f"expected run-length masks with height, width and counts, got {_kind(mask)}")
+        _check_size((mask.height, mask.width), size)
+    return list(track)
+
+
+def _kind(value: Any) -> str:
+    return f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
 def _check_size(got: tuple[int, ...], expected: tuple[int, ...]) -> None:
     if tuple(got) != tuple(expected):
-        raise ValueError(
-            f"expected masks of {expected[0]} x {expected[1]} pixels as the frames, got {got[0]} x {got[1]}"
-        )
+        raise ValueError(f"expected masks of {_size(expected)} pixels as the frames, got {_size(got)}")
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]} x {shape[1]}"
 
 
 def _overlaid(pixels: np.ndarray, labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
@@ -188,3 +214,13 @@ def _overlaid(pixels: np.ndarray, labels: np.ndarray, colours: np.ndarray) -> np
     opacity = np.where(labels > 0, 0.45, 0.0)
     opacity[edge & (labels > 0)] = 1.0
     return (pixels * (1 - opacity[..., None]) + colours[labels] * opacity[..., None]).astype(np.uint8)
+
+
+def _places(labels: np.ndarray, left: float, top: float, scale: float) -> list[str]:
+    """The number of each track, in the middle of what is seen of it."""
+    parts = []
+    for n in np.unique(labels[labels > 0]).tolist():
+        y, x = (float(axis.mean()) for axis in np.nonzero(labels == n))
+        text = label(left + scale * (x + 0.5), top + scale * (y + 0.5) + 4, str(n), 11, "middle", PAPER)
+        parts.append(text.replace("<text", f'<text paint-order="stroke" stroke="{INK}" stroke-width="3"', 1))
+    return parts

@@ -1,6 +1,7 @@
 """Training to watch and to hold: train, pause, step and stop, while the notebook stays usable."""
 
 import atexit
+import math
 import threading
 import time
 import weakref
@@ -24,6 +25,7 @@ PACE = 0.2
 class Record(Protocol):
     """What the iterator yields after each step; further fields are ignored.
 
+    A step that comes once more is work beside the training, such as measuring: its note is shown, the chart stays.
     Optional: ``note`` (what is being done, in words), ``clips`` (int, for the throughput),
     ``picture`` (uint8 [H W 3] or None, predictions on a fixed clip) and
     ``parts`` (a sequence of (name, learns, moved), moved being a number from 0).
@@ -189,14 +191,16 @@ class TrainingPanel(ipywidgets.VBox):
 
     def _take(self, record: Any, seconds: float) -> None:
         """Take a record in; show it unless that was done a moment ago."""
-        self.history.add(record)
+        beside = self._last is not None and getattr(record, "step", None) == self._last.step
+        if not beside:
+            self.history.add(record)
+            self._rate = seconds if not self._rate else 0.8 * self._rate + 0.2 * seconds
         picture = getattr(record, "picture", None)
         if picture is not None:
             check_picture(picture)
             self._latest = _row(f"predicted after step {record.step}", picture)
             self._first = self._first or self._latest
         self._last = record
-        self._rate = seconds if not self._rate else 0.8 * self._rate + 0.2 * seconds
         if time.monotonic() - self._drawn > PACE or picture is not None:
             self._show()
 
@@ -235,11 +239,9 @@ class TrainingPanel(ipywidgets.VBox):
         if self._last is None:
             return []
         last = self._last
-        facts = [
-            ("step", f"{last.step} of {last.steps}"),
-            ("loss", f"{last.loss:.2f}"),
-            ("learning rate", f"{last.learning_rate:.1e}"),
-        ]
+        facts = [("step", f"{last.step} of {last.steps}"), ("learning rate", f"{last.learning_rate:.1e}")]
+        if math.isfinite(last.loss):
+            facts.insert(1, ("loss", f"{last.loss:.2f}"))
         if self._rate:
             clips = getattr(last, "clips", None)
             facts.append(("speed", f"{clips / self._rate:.1f} clips/s" if clips else f"{1 / self._rate:.1f} steps/s"))

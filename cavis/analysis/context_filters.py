@@ -6,6 +6,7 @@ Everything else here starts from it, so filters are compared on the same feature
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -44,6 +45,8 @@ class ClipView:
     """Such as ``dog 0`` and its twin ``dog 1``; ``cat 4 (with dog 0)`` is a companion."""
     twin_of: Int[np.ndarray, "N"]
     """Index of each object's twin, -1 where it has none."""
+    companion_of: Int[np.ndarray, "N"]
+    """Index of the object that each one goes along with, -1 where it goes alone."""
 
     @property
     def twins(self) -> list[tuple[int, int]]:
@@ -60,6 +63,8 @@ class ContextSteps:
     """Lap(M): 8 at a pixel that stands alone, down to -8 beside the mask, 0 where all neighbours are alike."""
     boundary: Bool[np.ndarray, "h w"]
     """Lap(M) > 0."""
+    features: Float[np.ndarray, "C h w"]
+    """F."""
     blurred: Float[np.ndarray, "C h w"]
     """Avg(F)."""
     pooled: Float[np.ndarray, "N C"]
@@ -74,6 +79,10 @@ class FilterScore:
     size: int
     twins_alike: float
     """Cosine of the contexts of two twins in one frame."""
+    companions_alike: float
+    """The same of an object and its companion."""
+    others_alike: float
+    """The same of two objects that are neither."""
     self_alike: float
     """Cosine of an object's context with its own, some frames later."""
     right: Float[np.ndarray, "clips"]
@@ -104,7 +113,9 @@ def view_clip(ready: ReadyModel, world: TwinsClip, times: Sequence[int]) -> Clip
     core = torch.stack([core[slot] for core, slot in zip(frames.core[0].cpu(), slots, strict=True)])
     canvas = np.full((len(pictures), height, width, 3), PADDING, dtype=np.uint8)
     canvas[:, : pictures.shape[1], : pictures.shape[2]] = pictures
-    return ClipView(canvas, frames.mask_features[0].cpu(), masks, core, seen, _names(world), world.twin_of)
+    return ClipView(
+        canvas, frames.mask_features[0].cpu(), masks, core, seen, _names(world), world.twin_of, world.companion_of
+    )
 
 
 def filter_steps(
@@ -117,6 +128,7 @@ def filter_steps(
         mask=mask.numpy(),
         laplacian=laplacian.numpy().astype(np.int64),
         boundary=inner_boundary(mask[None, None])[0, 0].numpy(),
+        features=view.features[t].numpy(),
         blurred=_blur(view.features[t : t + 1], kind, size, learned)[0].numpy(),
         pooled=contexts(view, kind, size, learned)[t].numpy(),
     )
@@ -179,10 +191,14 @@ def centres(view: ClipView) -> Float[np.ndarray, "T N 2"]:
 def _score(
     features: Sequence[Float[np.ndarray, "T N C"]], views: Sequence[ClipView], name: tuple[str, int], gap: int
 ) -> FilterScore:
-    alike: list[float] = []
+    twins: list[float] = []
+    companions: list[float] = []
+    others: list[float] = []
     stays: list[float] = []
     right: list[float] = []
     for rows, view in zip(features, views, strict=True):
+        companions += _alike(rows, view, _companions(view))
+        others += _alike(rows, view, _unrelated(view))
         decided: list[float] = []
         for t in range(len(rows) - gap):
             for a, b in view.twins:
@@ -192,10 +208,29 @@ def _score(
                 distance = np.linalg.norm(now[:, None] - later, axis=-1)
                 straight, crossed = np.trace(distance), np.trace(distance[::-1])
                 decided.append(0.5 if np.isclose(straight, crossed) else float(straight < crossed))
-                alike.append(cosine(now[0], now[1]))
+                twins.append(cosine(now[0], now[1]))
                 stays.extend(cosine(*pair) for pair in zip(now, later, strict=True))
         right.append(float(np.mean(decided)) if decided else np.nan)
-    return FilterScore(*name, _mean(alike), _mean(stays), np.array(right))
+    return FilterScore(*name, *map(_mean, (twins, companions, others, stays)), np.array(right))
+
+
+def _companions(view: ClipView) -> list[tuple[int, int]]:
+    return [(n, int(owner)) for n, owner in enumerate(view.companion_of) if owner >= 0]
+
+
+def _unrelated(view: ClipView) -> list[tuple[int, int]]:
+    related = {frozenset(pair) for pair in (*view.twins, *_companions(view))}
+    return [pair for pair in combinations(range(len(view.names)), 2) if frozenset(pair) not in related]
+
+
+def _alike(rows: Float[np.ndarray, "T N C"], view: ClipView, pairs: Sequence[tuple[int, int]]) -> list[float]:
+    """Cosines of pairs of objects in all frames in which both are seen."""
+    return [
+        cosine(now[a], now[b])
+        for now, seen in zip(rows, view.seen, strict=True)
+        for a, b in pairs
+        if seen[[a, b]].all()
+    ]
 
 
 def cosine(first: Float[np.ndarray, "C"], second: Float[np.ndarray, "C"]) -> float:

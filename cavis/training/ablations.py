@@ -98,6 +98,7 @@ class ArmStep(NamedTuple):
     step: int
     steps: int
     loss: float
+    """NaN where nothing was left to train, only to measure."""
     terms: dict[str, float]
     learning_rate: float
     clips: int
@@ -159,31 +160,43 @@ ARMS: dict[str, Arm] = {
 def run_arms(names: Sequence[str], plan: Plan, folder: Path) -> Iterator[ArmStep]:
     """Train and measure arms one after the other, each with its baseline; results go to ``folder``.
 
-    An arm that has a result of the same plan is not trained again, and one that was stopped goes on where it was. A
-    ValueError names an arm there is not.
+    An arm that has a result of the same plan is not trained again, and one that was stopped goes on where it was (a
+    measurement begins anew). While an arm is measured, its last step comes once more after each clip. A ValueError
+    names an arm there is not.
     """
     arms = with_baselines(names)
     todo = [arm for arm in arms if find_result(folder, arm.name, plan) is None]
     for index, arm in enumerate(todo):
-        preset = arm.change(tiny())
-        model = common_start(preset, arm.stage, plan.seed)
-        run = Run(
-            preset=preset,
-            stage=arm.stage,
-            schedule=_schedule(preset, arm.stage, plan),
-            seed=plan.seed,
-            folder=folder / _slug(arm.name, plan),
-            checkpoint_every=50,
-            workers=0,
-        )
-        run.folder.mkdir(parents=True, exist_ok=True)
-        with closing(cast("Generator[StepReport]", train(run, model, TwinsSource()))) as reports:
-            for report in reports:
-                note = f"arm {index + 1} of {len(todo)}: {arm.name}"
-                done, total = index * plan.steps + report.step, len(todo) * plan.steps
-                clips = run.schedule.clips_per_step
-                yield ArmStep(done, total, report.loss, report.terms, report.learning_rate, clips, note)
-        write_result(folder, measure_arm(arm, model, preset, plan))
+        for step in _run_arm(arm, plan, folder):
+            note = f"arm {index + 1} of {len(todo)}: {step.note}"
+            yield step._replace(step=index * plan.steps + step.step, steps=len(todo) * plan.steps, note=note)
+
+
+def _run_arm(arm: Arm, plan: Plan, folder: Path) -> Iterator[ArmStep]:
+    preset = arm.change(tiny())
+    model = common_start(preset, arm.stage, plan.seed)
+    run = Run(
+        preset=preset,
+        stage=arm.stage,
+        schedule=_schedule(preset, arm.stage, plan),
+        seed=plan.seed,
+        folder=folder / _slug(arm.name, plan),
+        checkpoint_every=50,
+        workers=0,
+    )
+    run.folder.mkdir(parents=True, exist_ok=True)
+    clips = run.schedule.clips_per_step
+    last = ArmStep(plan.steps, plan.steps, float("nan"), {}, plan.learning_rate, clips, arm.name)
+    with closing(cast("Generator[StepReport]", train(run, model, TwinsSource()))) as reports:
+        for report in reports:
+            numbers = (report.step, plan.steps, report.loss, report.terms, report.learning_rate)
+            last = ArmStep(*numbers, clips, arm.name)
+            yield last
+    scores: list[ClipScore] = []
+    for score in measure_arm(arm, model, preset, plan):
+        scores.append(score)
+        yield last._replace(note=f"{arm.name}, measured {len(scores)} of {2 * plan.clips} clips")
+    write_result(folder, ArmResult(arm.name, plan, tuple(scores[: plan.clips]), tuple(scores[plan.clips :])))
 
 
 def with_baselines(names: Sequence[str]) -> list[Arm]:
@@ -207,17 +220,15 @@ def common_start(preset: Preset, stage: Stage, seed: int) -> Cavis:
     return model
 
 
-def measure_arm(arm: Arm, model: Cavis, preset: Preset, plan: Plan) -> ArmResult:
-    """Run a model over the measured clips, and over the same clips without companions."""
+def measure_arm(arm: Arm, model: Cavis, preset: Preset, plan: Plan) -> Iterator[ClipScore]:
+    """Run a model over the measured clips, then over the same clips without companions."""
     model.eval()
     about = ModelFile(arm.name, preset.name, preset.model, arm.stage, "")
     predictor = OnlinePredictor(ReadyModel(model, about, preset.inference, ""))
-    sides = []
     for companions in (True, False):
         config = TwinsConfig(frames=plan.frames, companions=companions)
-        worlds = (TwinsClip(clip_seed(plan.seed + 90_000, i), config) for i in range(plan.clips))
-        sides.append(tuple(score_clip(predictor, world) for world in worlds))
-    return ArmResult(arm.name, plan, *sides)
+        for i in range(plan.clips):
+            yield score_clip(predictor, TwinsClip(clip_seed(plan.seed + 90_000, i), config))
 
 
 def score_clip(predictor: OnlinePredictor, world: TwinsClip) -> ClipScore:

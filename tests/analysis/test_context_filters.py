@@ -82,6 +82,7 @@ def made(contexts_of: np.ndarray) -> ClipView:
         seen=np.ones((4, 2), bool),
         names=("a", "b"),
         twin_of=np.array([1, 0]),
+        companion_of=np.array([-1, -1]),
     )
 
 
@@ -94,6 +95,18 @@ def test_twins_in_different_places_are_told_apart_and_those_who_swap_places_are_
         assert score.mean_right == right_share
         assert score.self_alike == pytest.approx(self_alike, abs=1e-5)
         assert score.twins_alike == pytest.approx(0.0, abs=1e-5)
+
+
+def test_twins_companions_and_all_others_are_measured_each_on_their_own_pairs():
+    twins = made(np.array([[[1.0, 0.0], [0.6, 0.8]]] * 4))
+    for relation, measure in (("twin_of", "twins_alike"), ("companion_of", "companions_alike"), ("", "others_alike")):
+        alone = replace(twins, twin_of=np.array([-1, -1]))
+        pairs = {"twin_of": np.array([1, 0]), "companion_of": np.array([-1, 0])}
+        view = replace(alone, **{name: pairs[name] for name in [relation] if name})
+        score = score_filter([view], "per_channel", 1, gap=2)
+        for name in ("twins_alike", "companions_alike", "others_alike"):
+            value = getattr(score, name)
+            assert value == pytest.approx(0.6, abs=1e-5) if name == measure else np.isnan(value)
 
 
 def test_place_alone_is_right_as_long_as_nobody_moves():

@@ -108,7 +108,23 @@ def test_unknown_arms_are_named_and_baselines_are_added_once():
 def test_an_arm_is_trained_measured_kept_and_not_trained_again(tmp_path, monkeypatch):
     monkeypatch.setitem(ablations.BASELINES, "tracker", "core query")
     steps = list(run_arms(["core query"], PLAN, tmp_path))
-    assert [(step.step, step.steps, step.note) for step in steps] == [(1, 1, "arm 1 of 1: core query")]
+    notes = ["", ", measured 1 of 2 clips", ", measured 2 of 2 clips"]
+    assert [(step.step, step.steps, step.note) for step in steps] == [
+        (1, 1, f"arm 1 of 1: core query{note}") for note in notes
+    ]
     kept = read_results(tmp_path)[0]
     assert len(kept.scores) == len(kept.without_companions) == 1
     assert list(run_arms(["core query"], PLAN, tmp_path)) == []
+
+
+def test_a_measurement_that_was_stopped_begins_anew_without_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(ablations.BASELINES, "tracker", "core query")
+    whole = list(run_arms(["core query"], PLAN, tmp_path / "whole"))
+    stopped = run_arms(["core query"], PLAN, tmp_path / "stopped")
+    assert [next(stopped).note for _ in range(2)] == [step.note for step in whole[:2]]
+    stopped.close()
+    assert read_results(tmp_path / "stopped") == []
+    again = list(run_arms(["core query"], PLAN, tmp_path / "stopped"))
+    assert [step.note for step in again] == [step.note for step in whole[1:]]
+    assert all(np.isnan(step.loss) for step in again)
+    assert read_results(tmp_path / "stopped") == read_results(tmp_path / "whole")

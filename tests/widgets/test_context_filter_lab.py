@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from widgets import ContextFilterLab
+from widgets.context_filter_lab import _colours
 
 PICTURES = np.random.default_rng(1).integers(0, 256, (3, 16, 24, 3), dtype=np.uint8)
 NAMES = ("dog 0", "dog <1>", "cat 2")
@@ -17,7 +18,9 @@ def steps(frame=0, instance=0, kind="per_channel", size=9, **changes):
     blurred = np.random.default_rng(size).normal(size=(5, 4, 6))
     pooled = np.arange(15.0).reshape(3, 5) + frame
     pooled[2] = 0
-    arrays = {"mask": mask, "laplacian": 8 * mask.astype(int), "boundary": mask, "blurred": blurred, "pooled": pooled}
+    features = np.random.default_rng(0).normal(size=(5, 4, 6))
+    arrays = {"mask": mask, "laplacian": 8 * mask.astype(int), "boundary": mask, "features": features}
+    arrays |= {"blurred": blurred, "pooled": pooled}
     return SimpleNamespace(**(arrays | changes))
 
 
@@ -42,9 +45,9 @@ def test_the_view_holds_all_five_steps_and_leaves_them_without_a_kernel():
     lab = ContextFilterLab(PICTURES, NAMES, steps)
     bundle = lab._repr_mimebundle_()
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == lab.model_id
-    for words in ("1 · mask", "2 · Lap", "3 · Lap(M) &gt; 0", "4 · Avg(F), 9 × 9", "5 · pooled", "not seen"):
+    for words in ("1 · mask", "2 · Lap", "3 · Lap(M) &gt; 0", ">F<", "4 · Avg(F), 9 × 9", "5 · pooled", "not seen"):
         assert words in bundle["text/html"]
-    assert bundle["text/html"].count("<img") == 4
+    assert bundle["text/html"].count("<img") == 5
     assert "dog &lt;1&gt;" in bundle["text/html"]
     assert "dog <1>" not in bundle["text/html"]
     assert np.array_equal(np.frombuffer(lab.view.laplacian, np.int8).reshape(4, 6), lab.steps.laplacian)
@@ -54,9 +57,37 @@ def test_a_context_of_one_number_is_called_that_and_painted_grey():
     blurred = np.repeat(np.random.default_rng(0).normal(size=(1, 4, 6)), 5, axis=0)
     lab = ContextFilterLab(PICTURES, NAMES, lambda *_: steps(blurred=blurred, pooled=np.ones((3, 5))))
     assert "5 times the same number" in lab.view.html
-    colours = lab._colours(blurred)
+    colours = _colours(blurred, steps().features)
     assert (colours[..., 0] == colours[..., 1]).all()
-    assert (lab._colours(steps().blurred).std(axis=2) > 0).any()
+    assert (_colours(steps().blurred, steps().features).std(axis=2) > 0).any()
+
+
+def test_one_feature_has_one_colour_whatever_the_filter_makes_of_its_neighbours():
+    before = steps().features
+    colours, halved = _colours(before, before), _colours(before / 2, before)
+    after = before.copy()
+    after[:, 2:] = 0
+    assert np.array_equal(_colours(after, before)[:2], colours[:2])
+    assert halved.std() < colours.std()
+
+
+def test_without_a_filter_there_is_nothing_to_pool_and_nothing_to_compare():
+    lab = ContextFilterLab(PICTURES, NAMES, steps)
+    lab.kind = "none"
+    assert "There is nothing to pool." in lab.view.html
+    assert "cosine" not in lab.view.html
+    assert lab.view.html.count("<img") == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("frame", 3), ("frame", -1), ("instance", 3), ("other", -1), ("size", 4), ("kind", "box")]
+)
+def test_what_is_not_on_offer_is_refused_in_one_sentence_and_changes_nothing(name, value):
+    lab = ContextFilterLab(PICTURES, NAMES, steps)
+    before = lab.view.html, getattr(lab, name)
+    with pytest.raises(ValueError, match=r"^expected [^\n]*, got [^\n]*$"):
+        setattr(lab, name, value)
+    assert (lab.view.html, getattr(lab, name)) == before
 
 
 @pytest.mark.parametrize(
@@ -66,6 +97,8 @@ def test_a_context_of_one_number_is_called_that_and_painted_grey():
         ({"mask": np.zeros((0, 6))}, "expected a mask"),
         ({"boundary": np.zeros((2, 2))}, "expected boundary"),
         ({"blurred": np.zeros((4, 6))}, "expected blurred features"),
+        ({"features": np.zeros((5, 4))}, "expected features"),
+        ({"features": np.zeros((4, 4, 6))}, "expected 4 channels before and after the filter, got 5"),
         ({"blurred": np.full((5, 4, 6), np.nan)}, "expected features that are numbers"),
         ({"pooled": np.zeros((2, 5))}, "expected pooled vectors"),
     ],
@@ -93,7 +126,7 @@ def test_bad_pictures_are_refused_at_once(pictures):
 
 
 def test_no_objects_or_a_frame_that_is_not_there_are_refused():
-    with pytest.raises(ValueError, match="expected object between"):
+    with pytest.raises(ValueError, match="expected at least one object"):
         ContextFilterLab(PICTURES, (), steps)
     with pytest.raises(ValueError, match="expected frame between 0 and 2, got 3"):
         ContextFilterLab(PICTURES, NAMES, steps, frame=3)

@@ -63,6 +63,36 @@ def test_a_run_goes_to_its_end_and_shows_all_of_its_steps():
     assert "kept in runs/here" in panel.view.rest
 
 
+def test_work_beside_the_training_is_named_and_can_be_stopped_and_is_no_step():
+    measured = threading.Semaphore(0)
+
+    def run():
+        yield record(1, 1)
+        for clip in range(1, 4):
+            assert measured.acquire(timeout=20)
+            yield record(1, 1, note=f"measured clip {clip}")
+
+    panel = TrainingPanel(run)
+    panel.train()
+    until(lambda: panel.history.steps == [1])
+    measured.release()
+    until(lambda: panel._last is not None and hasattr(panel._last, "note"))
+    panel.stop()
+    measured.release()
+    assert panel.wait(20) == "stopped"
+    assert panel._last.note == "measured clip 2"
+    assert panel.history.steps == [1]
+    assert "Losses after 1 steps" in panel.view.chart
+
+
+def test_a_run_that_only_measures_shows_no_loss():
+    panel = TrainingPanel(lambda: [SimpleNamespace(step=5, steps=5, loss=float("nan"), terms={}, learning_rate=1e-3)])
+    panel.train()
+    assert panel.wait(20) == "finished"
+    assert "nan" not in panel.view.rest
+    assert panel.view.chart == ""
+
+
 def test_a_second_click_does_not_start_a_second_run():
     work = Work(3)
     panel = TrainingPanel(work)

@@ -112,7 +112,6 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("points", HOSTILE.values(), ids=HOSTILE)
-@pytest.mark.filterwarnings("ignore:overflow")
 def test_hostile_points_are_answered_with_one_sentence(points):
     with pytest.raises(ValueError, match=r"^expected ") as caught:
         EmbeddingMap(points)
@@ -139,6 +138,18 @@ def test_few_and_many_points_have_a_map_and_a_still_picture(count):
     view = EmbeddingMap(np.random.default_rng(0).normal(size=(count, 2)), np.arange(count) % 4)
     parsed(view.still().svg)
     assert view.points.shape == (count, 2)
+
+
+def test_points_as_far_apart_as_float32_can_tell_stay_in_the_picture():
+    svg = EmbeddingMap([[-3e38, -3e38], [3e38, 3e38], [0, 0]]).still().svg
+    places = [float(x) for x in re.findall(r'<circle cx="([-\d.]+)"', svg)]
+    assert len(places) == 4  # with the legend's
+    assert all(0 < x < 420 for x in places)
+
+
+def test_a_map_with_more_groups_than_marks_says_so():
+    assert "28 marks for 29 groups" in EmbeddingMap(np.zeros((29, 2)), np.arange(29)).still().svg
+    assert "marks for" not in EmbeddingMap(np.zeros((28, 2)), np.arange(28)).still().svg
 
 
 def test_points_that_are_all_one_stay_in_the_picture():
@@ -242,6 +253,12 @@ def test_hostile_clips_are_answered_with_one_sentence():
         (frames, np.full((3, 8, 8), -1)),
         (frames, [[None]]),
         (frames, np.full((3, 8, 8), 999)),
+        (None,),
+        (frames, np.zeros((3, 4, 8), int)),
+        (frames, [None]),
+        (frames, [np.zeros((3, 8, 8), bool)]),
+        (frames, [[np.ones((8, 8), bool)] * 3]),
+        (frames, [[rle.encode(np.ones((4, 4), bool))] * 3]),
     ):
         with pytest.raises(ValueError, match=r"^expected "):
             TrackPlayer(*arguments)
@@ -253,12 +270,26 @@ def test_hostile_clips_are_answered_with_one_sentence():
         TrackPlayer(frames).frame = 3
 
 
-def test_a_frame_outside_and_masks_of_another_size_are_told_to_the_front_end():
+def test_label_maps_of_any_whole_numbers_are_shown_as_they_are():
+    for kind in (bool, np.uint8, np.uint64, np.int16):
+        maps = np.ones((1, 4, 4), kind)
+        view = TrackPlayer(np.zeros((1, 4, 4, 3), np.uint8), maps)
+        assert view._masks._maps is maps  # not copied: there may be gigabytes of them
+        _, (_, labels) = ask(view, {"kind": "frame", "t": 0})
+        assert labels == bytes([1]) * 16
+
+
+def test_every_track_has_its_number_in_the_still_picture():
+    texts = [text.text for text in parsed(some_player(frame=3).still().svg).findall(".//{*}text")]
+    assert {"1", "2", "1 · cat 1", "2 · dog 2"} <= set(texts)
+
+
+def test_a_frame_outside_and_frames_of_another_size_are_told_to_the_front_end():
     content, _ = ask(some_player(), {"kind": "frame", "t": 99})
     assert "error" in content
-    view = TrackPlayer(np.zeros((1, 8, 8, 3), np.uint8), [[rle.encode(np.ones((4, 4), bool))]])
-    content, _ = ask(view, {"kind": "frame", "t": 0})
-    assert "expected masks of 8 x 8" in content["error"]
+    view = TrackPlayer([np.zeros((8, 8, 3), np.uint8), np.zeros((4, 8, 3), np.uint8)])
+    content, _ = ask(view, {"kind": "frame", "t": 1})
+    assert content["error"] == "expected frames of one size, got frame 1 with 4 x 8 pixels and the first with 8 x 8"
 
 
 def test_large_frames_are_made_smaller():
@@ -288,6 +319,7 @@ def test_hostile_similarities_are_answered_with_one_sentence():
     for arguments in (
         (np.zeros(3),),
         (np.full((2, 2), np.nan),),
+        (np.full((2, 2), 1e300),),
         (np.array([["a"]]),),
         (np.zeros((300, 2)),),
         (np.zeros((2, 2)), [(0, 5)]),
@@ -305,6 +337,13 @@ def test_frames_with_few_or_no_slots_have_a_matrix(shape):
     view = AssociationMatrix(np.zeros(shape))
     parsed(view.still().svg)
     assert view.similarity.shape == shape
+
+
+def test_similarities_as_far_apart_as_float32_can_tell_have_a_picture():
+    svg = AssociationMatrix(np.array([[-3e38, 0.25], [3e38, 0.5]])).still().svg
+    assert "nan" not in svg
+    assert "3e+38" in svg
+    assert "0.25" in svg
 
 
 def test_a_matrix_marks_its_pairs_in_the_still_picture():

@@ -105,6 +105,37 @@ def test_everything_can_be_done_with_the_keyboard(page: Page):
     assert selection(page) == []
 
 
+def test_a_single_point_is_selected_with_space_and_letters_may_be_capital(page: Page):
+    view = EmbeddingMap([[0, 0], [1, 0], [2, 0]], [0, 0, 1])
+    blank(page)
+    mount(page, view, "map")
+    page.get_by_role("application").focus()
+    for key, expected in (("n", []), ("N", []), ("Space", [1]), ("P", [1]), ("Shift+Space", [0, 1])):
+        page.keyboard.press(key)
+        assert selection(page) == expected
+
+
+def test_a_lasso_shows_a_dozen_of_what_it_selected_and_a_selection_from_elsewhere_clears_them(page: Page):
+    view = EmbeddingMap(
+        np.stack([np.arange(30), np.zeros(30)], axis=1),
+        crops=lambda row: np.full((10, 10, 3), row, np.uint8),
+        describe=lambda row: f"row {row}",
+    )
+    blank(page)
+    mount(page, view, "map")
+    lasso(page, 0.0, 1.0)
+    reply(page, view, "map")
+    shown_ = page.locator(".cavis-strip figure")
+    expect(shown_).to_have_count(12)
+    expect(shown_.nth(0)).to_have_text("row 0")
+    expect(shown_.nth(11)).to_have_text("row 27")
+    expect(page.locator(".cavis-strip")).to_contain_text("12 of 30")
+    pixel = "[...document.querySelectorAll('.cavis-strip canvas')[11].getContext('2d').getImageData(3, 3, 1, 1).data]"
+    assert page.evaluate(pixel) == [27, 27, 27, 255]
+    page.evaluate("map.set('selection', [3])")
+    expect(shown_).to_have_count(0)
+
+
 def test_resting_on_a_point_shows_what_it_is(page: Page):
     picture = np.full((20, 30, 3), (200, 30, 30), np.uint8)
     view = EmbeddingMap([[0, 0]], crops=lambda row: picture, describe=lambda row: f"row {row}: a red one")
@@ -235,6 +266,41 @@ def test_a_player_plays_to_the_end(page: Page):
     page.get_by_role("button", name="Play or pause").click()
     expect(page.locator(".cavis-status")).to_have_text("frame 5 / 5")
     expect(page.get_by_role("button", name="Play or pause")).to_have_text("Play")
+
+
+def test_a_frame_that_cannot_be_had_says_why_only_while_it_is_shown_and_does_not_stop_the_player(page: Page):
+    class Film(list):
+        def __getitem__(self, t):
+            if t == 1:
+                raise ValueError("frame 1 is broken")
+            return super().__getitem__(t)
+
+    view = TrackPlayer(Film([np.full((6, 8, 3), 10 * t, np.uint8) for t in range(4)]), fps=20)
+    blank(page)
+    mount(page, view, "player")
+    answered(page, view, 0)
+    why = page.get_by_text("No picture: frame 1 is broken")
+    expect(why).to_be_hidden()
+    page.get_by_role("application").focus()
+    page.keyboard.press("ArrowRight")
+    expect(why).to_be_visible()
+    page.get_by_role("button", name="Play or pause").click()
+    reply(page, view, "player")
+    expect(page.locator(".cavis-status")).to_have_text("frame 3 / 3")
+    expect(why).to_be_hidden()
+
+
+def test_a_player_writes_each_tracks_number_on_it(page: Page):
+    blank(page)
+    view = player()
+    mount(page, view, "player")
+    answered(page, view, 0)
+    white = """() => {
+      const canvas = document.querySelector('.cavis-stage canvas');
+      const { data } = canvas.getContext('2d').getImageData(14, 9, 12, 12);
+      return data.some((value, i) => i % 4 === 2 && value > 200 && data[i - 1] > 200);
+    }"""
+    assert page.evaluate(white)
 
 
 def test_a_matrix_marks_pairs_and_selects_two_slots(page: Page):
