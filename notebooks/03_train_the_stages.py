@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown]
-# # 3 · Train the three stages
+# # 03 · Train the three stages
 #
 # The model learns in three stages, one after the other; each stage adds one part and freezes what was there before:
 #
@@ -125,7 +125,8 @@ if NOBODY_CLICKS:
 frozen = None
 
 # %%
-parts = next(iter(Lesson(stage="tracker", folder=Path(tempfile.mkdtemp()), steps=1).run())).parts
+with tempfile.TemporaryDirectory() as folder:
+    parts = next(iter(Lesson(stage="tracker", folder=Path(folder), steps=1).run())).parts
 assert frozen in (None, {part.name for part in parts if not part.learns}), "Not quite. What does the table say?"
 assert all(part.moved == 0 for part in parts if not part.learns)
 print("not answered yet" if frozen is None else "right!")

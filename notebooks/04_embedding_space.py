@@ -158,9 +158,12 @@ def slider(name, *limits):
     return ipw.IntSlider(*limits, description=name, continuous_update=False)
 
 
+def choice(name, *options):
+    return ipw.Dropdown(options=options, description=name)
+
+
 def sliders(redraw):
-    metric = ipw.Dropdown(options=["cosine", "euclidean"], description="metric")
-    controls = [slider("perplexity", 15, 2, 50), slider("seed", 0, 0, 9), metric]
+    controls = [slider("perplexity", 15, 2, 50), slider("seed", 0, 0, 9), choice("metric", "cosine", "euclidean")]
     for control in controls:
         control.observe(lambda _: redraw(*(one.value for one in controls)), "value")
     return ipw.HBox(controls)

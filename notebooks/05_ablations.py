@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown]
-# # 5 · Ablations: does it matter?
+# # 05 · Ablations: does it matter?
 #
 # An *ablation* takes one thing away, or changes it, and measures what that does. Table 3 of the paper has six of them.
 # Each row is a switch here, so you can repeat it on the twins' world: choose rows, train each for some minutes, compare.
