@@ -49,6 +49,8 @@ from widgets import TrainingPanel
 FAST = os.environ.get("CAVIS_FAST") == "1"
 RUNS = Path(os.environ.get("CAVIS_RUNS", "runs")) / "ablations"
 SHIPPED = Path("results/ablations")
+STEPS = int(os.environ.get("CAVIS_STEPS", 1 if FAST else 60))
+NOBODY_CLICKS = FAST and "CAVIS_STEPS" not in os.environ  # when the notebooks are tested
 
 # %% [markdown]
 # ## The rows
@@ -70,12 +72,12 @@ for arm in ARMS.values():
 
 # %%
 chosen = ["core query"] if FAST else ["core query", "context not aligned"]
-plan = Plan(steps=1, clips=1, frames=6) if FAST else Plan(steps=60, clips=8)
+plan = Plan(steps=STEPS, clips=1, frames=6) if FAST else Plan(steps=STEPS, clips=8)
 panel = TrainingPanel(lambda: run_arms(chosen, plan, RUNS), saved_in=str(RUNS))
 panel
 
 # %%
-if FAST:
+if NOBODY_CLICKS:
     panel.train()
     print(panel.wait(600), panel.error)
 

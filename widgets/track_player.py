@@ -25,8 +25,8 @@ class TrackPlayer(View):
     asked for one at a time. ``masks``, as large as the frames: label maps [T, H, W] of whole numbers (0 nothing, n the
     n-th track), or for each of the N tracks T run-length masks (with ``height``, ``width``, ``counts``) or None where
     it is not visible; of overlapping ones the first track lies on top. ``names`` [N]; ``groups`` [N]: tracks of one
-    group have one colour; ``rows`` [N, T]: the number of the row each track has in each frame, -1 for none.
-    ``frame``: the one that is shown.
+    group have one colour; ``rows`` [N, T]: the number of the row each track has in each frame, -1 for none; by default
+    T n + t where it is visible. ``frame``: the one that is shown.
 
     Example::
 
@@ -65,7 +65,8 @@ class TrackPlayer(View):
         if names is not None and len(names) != count:
             raise ValueError(f"expected {count} names, one for each track, got {len(names)}")
         places = np.arange(count) if groups is None else whole_numbers(groups, count, "groups")
-        numbers = np.full((count, length), -1) if rows is None else np.asarray(rows)
+        own = np.arange(count * length).reshape(count, length)
+        numbers = np.where(self._masks.visible, own, -1) if rows is None else np.asarray(rows)
         if numbers.shape != (count, length) or numbers.dtype.kind not in "iu":
             raise ValueError(f"expected rows as whole numbers [{count}, {length}], got {numbers.dtype} {numbers.shape}")
         small = (-(-height // self._step), -(-width // self._step))

@@ -132,10 +132,36 @@ def test_a_student_explores_the_context_filter_with_the_keyboard(browser: Browse
     picture.focus()
     page.keyboard.press("ArrowLeft")
     expect(words).not_to_have_text(before)
-    expect(page.locator(".cfl figcaption").nth(3)).to_have_text("4 · Avg(F), 9 × 9")
+    expect(page.locator(".cfl figcaption").nth(4)).to_have_text("4 · Avg(F), 9 × 9")
     page.locator(".widget-slider .noUi-handle").first.focus()
     page.keyboard.press("ArrowRight")
-    expect(page.locator(".cfl figcaption").nth(3)).to_have_text("4 · Avg(F), 11 × 11", timeout=PATIENCE)
+    expect(page.locator(".cfl figcaption").nth(4)).to_have_text("4 · Avg(F), 11 × 11", timeout=PATIENCE)
+    page.close()
+
+
+@needs_chromium
+def test_a_student_goes_through_a_clip_frame_by_frame(browser: Browser, address: str):
+    page = run_all(browser, address, "01_track_a_clip")
+    player = page.locator(".cavis-player").first
+    expect(player).to_have_attribute("data-shown", "0", timeout=PATIENCE)
+    player.get_by_role("application").focus()
+    page.keyboard.press("ArrowRight")
+    expect(player).to_have_attribute("data-shown", "1", timeout=PATIENCE)
+    player.locator(".cavis-lanes button").first.click()
+    expect(player.locator(".cavis-hint")).to_contain_text("1 of")
+    page.close()
+
+
+@needs_chromium
+def test_a_student_trains_the_arms_of_a_table_and_stops(browser: Browser, address: str):
+    page = run_all(browser, address, "05_ablations")
+    page.get_by_role("button", name="Train").first.click()
+    facts = page.locator(".tp-facts").first
+    expect(facts).to_contain_text("arm 1 of 2: tracker as it is", timeout=PATIENCE)
+    expect(page.locator("svg.tp-chart").first).to_be_visible(timeout=PATIENCE)
+    page.get_by_role("button", name="Stop").first.click()
+    expect(facts).to_contain_text("Stopped; kept in", timeout=PATIENCE)
+    expect(page.locator(".js-plotly-plot").first).to_be_visible(timeout=PATIENCE)  # of the runs that came with it
     page.close()
 
 

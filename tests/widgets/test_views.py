@@ -242,6 +242,15 @@ def test_selected_rows_bring_out_their_tracks():
     assert view.selected == [0, 1]
 
 
+def test_tracks_can_be_selected_without_rows_of_a_table():
+    masks = np.zeros((2, 4, 4), int)
+    masks[:, 0], masks[1, 1] = 1, 2
+    view = TrackPlayer(np.zeros((2, 4, 4, 3), np.uint8), masks)
+    assert np.frombuffer(view._rows, "<i4").tolist() == [0, 1, -1, 3]
+    view.selection = [3]
+    assert view.selected == [1]
+
+
 def test_hostile_clips_are_answered_with_one_sentence():
     frames = np.zeros((3, 8, 8, 3), np.uint8)
     for arguments in (
