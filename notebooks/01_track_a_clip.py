@@ -130,7 +130,7 @@ with open_video(CLIP) as video:
 # - **The paper** claims to follow instances through scenes with many similar objects, fast motion and long occlusion,
 #   and reports average precision on YouTube-VIS and OVIS with networks trained on eight GPUs.
 # - **Measured here** for `tiny`, on 60 clips of the twins' world it had not seen: see the table in
-#   [docs/experiments.md](../docs/experiments.md), with the commands that repeat it.
+#   `docs/experiments.md` of the project, with the commands that repeat it.
 # - **What differs**: `tiny` was trained on a processor, from nothing, on drawn clips; `lite` on a processor too, on a few
 #   thousand pictures, so expect little of it on clips of your own. For good results take a published model: `cavis zoo`.
 #

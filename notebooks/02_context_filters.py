@@ -222,7 +222,7 @@ figure.show()
 # about half is the object itself, and twins look the same. We once asked which of 20 kinds a twin's companion is, and let
 # logistic regression read it from the context (an earlier `tiny`, 300 clips; guessing is right in 5 %): 6 % from Eq. 6 with
 # 9 × 9, 24 % if the object's own cells are left out, 34 % with 15 × 15 without them; 88 % from the companion's own features.
-# So it is there, small, and hidden by what twins have in common (`docs/experiments.md`).
+# So it is there, small, and hidden by what twins have in common (`docs/experiments.md` of the project).
 #
 # What differs most: the paper trains a network for every row. Here one network, trained with 9 × 9, is looked at through
 # other filters. So this shows how a large box makes twins alike, not which size is best. Notebook 5 trains.

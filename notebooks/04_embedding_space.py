@@ -66,7 +66,7 @@ LEAST = 0.1  # score of the tracks that count: one of the models is unsure of it
 #
 # Figure 4 compares three methods. Here they are three siblings: one network that had learned to segment without any loss on
 # identity went on learning three times, for the same number of steps, on the same clips, with the losses of one method
-# each ([commands and logs](../docs/experiments.md)). `tiny` is the model that learned longest, by the losses of CAVIS; the
+# each (commands and logs: `docs/experiments.md` of the project). `tiny` is the model that learned longest, by the losses of CAVIS; the
 # maps of section 2 are its own.
 
 # %%
