@@ -261,9 +261,11 @@ class Augmentation:
     paste: float = 0.0
     """Share of clips into which objects of another clip are pasted, resized by a factor out of ``paste_scale``."""
     paste_scale: tuple[float, float] = (0.5, 1.5)
+    twin: float = 0.0
+    """Share of clips in which one object has a copy beside it, mirrored half of the time."""
 
     def __post_init__(self) -> None:
-        for name in ("reversal", "crop", "flip", "drift", "paste", "brightness", "contrast", "saturation"):
+        for name in ("reversal", "crop", "flip", "drift", "paste", "twin", "brightness", "contrast", "saturation"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"expected {name} between 0 and 1, got {value}")

@@ -170,6 +170,7 @@ LITE_AUGMENTATION = Augmentation(
     saturation=0.3,
     paste=0.5,
     paste_scale=(0.5, 1.2),
+    twin=0.5,
 )
 """Pictures have no motion of their own: they turn, drift and zoom, and objects of other pictures pass before them."""
 R50 = ResNet(norm="frozen")

@@ -122,7 +122,7 @@ class Rle:
     counts: bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Track:
     """One instance through a video."""
 
@@ -140,6 +140,10 @@ class Track:
     context_aware: Float[np.ndarray, "T D"]
     """Context-aware embedding of each frame."""
 
+    def __repr__(self) -> str:
+        frames = f"{int(self.visible.sum())} of {len(self.masks)} frames"
+        return f"Track(id={self.id}, label={self.label}, score={self.score:.2f}, visible in {frames})"
+
     @property
     def label(self) -> int:
         """The most probable class, 0 ... K-1."""
@@ -156,7 +160,7 @@ class Track:
         return np.array([mask is not None for mask in self.masks], dtype=bool)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VideoResult:
     """Every instance of one video, tracked."""
 
@@ -171,6 +175,10 @@ class VideoResult:
     """Name of the model that ran."""
     notes: tuple[str, ...] = field(default=())
     """What the reader should know, in sentences (frames lost, frames trimmed, ...)."""
+
+    def __repr__(self) -> str:
+        size = f"{len(self)} frames of {self.width} x {self.height}"
+        return f"VideoResult({len(self.tracks)} tracks in {size}, model={self.model!r})"
 
     def __len__(self) -> int:
         return len(self.timestamps)

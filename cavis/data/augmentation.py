@@ -284,6 +284,40 @@ def paste(clip: Clip, other: Clip, drawn: Paste) -> Clip:
     return replace(clip, frames=frames, targets=targets, still=clip.still and other.still)
 
 
+@dataclass(frozen=True)
+class Twin:
+    """Which object of a clip comes a second time, and where its copy stands."""
+
+    row: int
+    """Of the clip's targets."""
+    mirrored: bool
+    aside: tuple[float, float]
+    """From the middle of the object to that of its copy: down in heights, to the right in widths of the object."""
+
+
+def draw_twin(clip: Clip, rng: np.random.Generator) -> Twin | None:
+    """Any object, its copy beside it or half in front of it; None where there is no object."""
+    count = len(clip.targets.labels)
+    if not count:
+        return None
+    side = rng.choice((-1, 1)) * rng.uniform(0.4, 1.1)
+    return Twin(int(rng.integers(count)), bool(rng.random() < 0.5), (float(rng.uniform(-0.2, 0.2)), float(side)))
+
+
+def add_twin(clip: Clip, drawn: Twin) -> Clip:
+    """Put a copy of an object in front of the clip: two that look alike are two all the same."""
+    alone = replace(clip, targets=_rows(clip.targets, torch.tensor([drawn.row])), still=False)
+    height, width = clip.frames.shape[-2:]
+    ys, xs = (places.nonzero() for places in (alone.targets.masks.any(dim=-1), alone.targets.masks.any(dim=-2)))
+    (top, bottom), (left, right) = ((int(at[:, -1].min()), int(at[:, -1].max()) + 1) for at in (ys, xs))
+    down, across = round(drawn.aside[0] * (bottom - top)), round(drawn.aside[1] * (right - left))
+    if drawn.mirrored:
+        across += left + right - width  # back to where it was before the picture was mirrored
+    window = Crop(-down, -across, height, width)
+    copy = augment(alone, (Flip(), window) if drawn.mirrored else (window,))
+    return paste(clip, copy, Paste(tuple(range(len(copy.targets.labels))), 1.0, (0.0, 0.0)))
+
+
 def _rows(targets: Targets, rows: Tensor) -> Targets:
     kept = {name: getattr(targets, name)[rows] for name in ("labels", "ids", "masks", "present")}
     return replace(targets, **kept)

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cavis.config import CORRECTED, DataRules, StageConfig
 from cavis.data.annotated import AnnotatedVideos
-from cavis.data.augmentation import augment, draw_paste, draw_steps, paste
+from cavis.data.augmentation import add_twin, augment, draw_paste, draw_steps, draw_twin, paste
 from cavis.data.clips import collate, draw_frames, mark_present, relabel
 from cavis.data.synthetic import TwinsClip, TwinsConfig
 from cavis.records import Clip, ClipBatch, Targets
@@ -96,6 +96,9 @@ class StepBatches(Dataset[ClipBatch]):
         if augmentation and augmentation.paste and rng.random() < augmentation.paste:
             other = self._draw(rng)
             clip = paste(clip, other, draw_paste(augmentation, other, rng))
+        if augmentation and augmentation.twin and rng.random() < augmentation.twin:
+            twin = draw_twin(clip, rng)
+            clip = add_twin(clip, twin) if twin else clip
         return mark_present(clip, self.rules)
 
     def _draw(self, rng: np.random.Generator) -> Clip:

@@ -15,9 +15,12 @@ from cavis.data.augmentation import (
     Resize,
     Rotate,
     Tone,
+    Twin,
+    add_twin,
     augment,
     draw_paste,
     draw_steps,
+    draw_twin,
     fit,
     paste,
     seen_in,
@@ -377,3 +380,65 @@ def test_any_objects_may_come_along_and_one_does_at_least():
 def test_clips_of_different_lengths_are_not_pasted():
     with pytest.raises(ValueError, match="expected clips of one length to paste, got 3 and 2 frames"):
         paste(squares(), squares(frames=2), Paste((0,), 1.0, (0.0, 0.0)))
+
+
+# --- twins ----------------------------------------------------------------------------------------------------------
+
+
+def single(mask, frames=2):
+    """One object, red from left to right, on black; it does not move."""
+    red = torch.linspace(50, 250, mask.shape[1]).to(torch.uint8)
+    pictures = torch.zeros(frames, 3, *mask.shape, dtype=torch.uint8)
+    pictures[:, 0] = torch.where(mask, red, 0)
+    one = torch.zeros(1, dtype=torch.long)
+    return Clip(pictures, Targets(one, one, mask.expand(1, frames, *mask.shape).clone(), torch.ones(1, frames) > 0))
+
+
+def leaning():
+    """A triangle, 10 pixels high and wide, whose upper left corner is at (20, 30)."""
+    mask = torch.zeros(64, 96, dtype=torch.bool)
+    mask[20:30, 30:40] = torch.ones(10, 10).tril().bool()
+    return mask
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_twin_is_the_object_once_more_at_its_side(mirrored):
+    clip = single(leaning())
+    both = add_twin(clip, Twin(0, mirrored, (0.5, 1.2)))
+    first, copy = both.targets.masks[:, 0]
+    expected = torch.zeros_like(copy)
+    shape = leaning()[20:30, 30:40]
+    expected[25:35, 42:52] = shape.flip(1) if mirrored else shape
+    assert first.equal(leaning())
+    assert copy.equal(expected)
+    assert both.targets.labels.tolist() == [0, 0]
+    assert both.targets.ids.tolist() == [0, 1]
+    colours = both.frames[0, 0][copy], clip.frames[0, 0][leaning()]
+    assert colours[0].sort().values.equal(colours[1].sort().values)
+    assert both.frames[0, 0][~(first | copy)].sum() == 0
+
+
+def test_a_twin_half_in_front_hides_what_is_behind_it_and_one_outside_changes_nothing():
+    clip = single(leaning())
+    near = add_twin(clip, Twin(0, False, (0.0, 0.5)))
+    first, copy = near.targets.masks[:, 0]
+    assert not (first & copy).any()
+    assert 0 < first.sum() < leaning().sum() == copy.sum()
+    same(add_twin(clip, Twin(0, False, (0.0, 9.0))), clip)
+
+
+def test_a_twin_moves_as_its_object_does_even_where_the_pictures_frames_were_one():
+    clip = augment(replace(single(leaning()), still=True), (Drift(((0.0, 0.0, 1.0), (0.2, 0.0, 0.8))),))
+    both = add_twin(clip, Twin(0, False, (0.0, 1.0)))
+    first, copy = both.targets.masks
+    assert not first[0].equal(first[1])
+    assert not copy[0].equal(copy[1])
+
+
+def test_any_object_may_have_a_twin_and_where_there_is_none_nothing_is_drawn():
+    clip = squares(0)
+    drawn = [draw_twin(clip, rng(seed)) for seed in range(40)]
+    assert {one.row for one in drawn} == {0, 1, 2}
+    assert {one.mirrored for one in drawn} == {False, True}
+    assert all(0.4 <= abs(one.aside[1]) <= 1.1 for one in drawn)
+    assert draw_twin(empty(clip), rng()) is None

@@ -161,6 +161,16 @@ def test_pasted_clips_have_the_objects_of_two():
     assert max(counts) > 3
 
 
+def test_of_clips_with_twins_each_has_one_object_twice_and_without_nothing_is_drawn_anew():
+    plain, twice, never = (augmented(Augmentation(twin=share, flip=0.5), clips=1) for share in (0.0, 1.0, 1e-9))
+    for step in range(10):
+        labels = twice[step].targets[0].labels.tolist()
+        assert labels[:3] == plain[step].targets[0].labels.tolist()
+        assert len(labels) == 4
+        assert labels[3] in labels[:3]
+        assert equal(plain[step], never[step])
+
+
 def test_an_object_that_only_augmentation_took_from_the_last_frame_keeps_its_label():
     class Leaving:
         """Object 0 lies at the right end in the last frame, object 1 is not annotated there."""

@@ -44,6 +44,11 @@ def test_predictions_come_in_order_and_one_track_may_come_twice(result):
     assert len(list(result.predictions(99))) == 6
 
 
+def test_results_and_tracks_say_in_one_line_what_they_are(result):
+    assert repr(result) == "VideoResult(3 tracks in 3 frames of 30 x 20, model='nano')"
+    assert repr(result.tracks[0]) == "Track(id=7, label=1, score=0.80, visible in 2 of 3 frames)"
+
+
 def test_a_track_knows_its_class_its_score_and_its_frames(result):
     best = result.tracks[0]
     assert (best.label, result.category(best)) == (1, "dog")
