@@ -7,7 +7,7 @@ import numpy as np
 import traitlets
 
 from widgets.still import INK, Still, label
-from widgets.view import View, script, whole_numbers
+from widgets.view import View, as_array, script, texts, whole_numbers
 
 MOST_SLOTS = 100
 _CELL, _NAMES = 34, 110
@@ -57,7 +57,8 @@ class AssociationMatrix(View):
     ) -> None:
         """Show other frames; ``names`` and ``rows`` are the left and the right ones."""
         values = _checked(similarity)
-        marked = np.asarray(pairs if len(pairs) else np.zeros((0, 2), int))
+        marked = as_array(pairs, "pairs as whole numbers [P, 2]")
+        marked = marked if marked.shape != (0,) else np.zeros((0, 2), int)
         if marked.ndim != 2 or marked.shape[1] != 2 or marked.dtype.kind not in "iu":
             raise ValueError(f"expected pairs as whole numbers [P, 2], got {marked.dtype} of shape {marked.shape}")
         if len(marked) and (marked.min() < 0 or (marked >= values.shape).any()):
@@ -66,9 +67,9 @@ class AssociationMatrix(View):
             [-1] * count if some is None else whole_numbers(some, count, "row numbers").tolist()
             for some, count in zip(rows, values.shape, strict=True)
         ]
-        texts = [_labels(some, count) for some, count in zip(names, values.shape, strict=True)]
+        labels = [_labels(some, count) for some, count in zip(names, values.shape, strict=True)]
         with self.hold_sync():  # all at once: the front end never sees half of it
-            self._numbers, self._names, self._pairs = numbers, texts, marked.tolist()
+            self._numbers, self._names, self._pairs = numbers, labels, marked.tolist()
             self._shape = list(values.shape)
             self._values = values.astype("<f4").tobytes()
 
@@ -104,7 +105,7 @@ class AssociationMatrix(View):
 
 
 def _checked(similarity: Any) -> np.ndarray:
-    values = np.asarray(similarity)
+    values = as_array(similarity, "similarities as numbers [M, N]")
     if values.ndim != 2 or values.dtype.kind not in "fiu":
         raise ValueError(f"expected similarities as numbers [M, N], got {values.dtype} of shape {values.shape}")
     if max(values.shape) > MOST_SLOTS:
@@ -119,9 +120,7 @@ def _checked(similarity: Any) -> np.ndarray:
 def _labels(names: Sequence[str] | None, count: int) -> list[str]:
     if names is None:
         return [f"slot {i}" for i in range(count)]
-    if len(names) != count:
-        raise ValueError(f"expected {count} names, got {len(names)}")
-    return [str(name) for name in names]
+    return texts(names, count, "names")
 
 
 def _short(value: float) -> str:

@@ -108,7 +108,11 @@ class ContextFilterLab(ipywidgets.VBox):
         frame: int = 0,
     ) -> None:
         self.pictures = _check_pictures(pictures)
-        self.names = tuple(names)
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise ValueError(f"expected a name for each object, got {type(names).__name__}")
+        self.names = tuple(str(name) for name in names)
+        if not callable(compute):
+            raise ValueError(f"expected a function that computes the steps, got {type(compute).__name__}")
         if not self.names:
             raise ValueError("expected at least one object, got none")
         other = min(instance + 1, len(self.names) - 1) if other is None else other

@@ -8,7 +8,7 @@ import traitlets
 
 from widgets.colours import MARKS, mark, rgb
 from widgets.still import LINE, Still, image, label, shape_at
-from widgets.view import View, picture, script, whole_numbers
+from widgets.view import View, as_array, picture, script, whole_numbers
 
 MOST_POINTS = 100_000
 MOST_GROUPS = 200
@@ -61,6 +61,8 @@ class EmbeddingMap(View):
             len(np.unique(self._numbers)) < count or not 0 <= self._numbers.min() <= self._numbers.max() < 2**31
         ):
             raise ValueError("expected a row number of its own for every point, from 0 on, got another or one twice")
+        if not isinstance(names, Mapping | None):
+            raise ValueError(f"expected names as a mapping of groups to names, got {type(names).__name__}")
         self._crops, self._describe = crops, describe
         super().__init__(_has_crops=crops is not None or describe is not None, **traits)
         self._rows = self._numbers.astype("<i4").tobytes()
@@ -117,7 +119,7 @@ class EmbeddingMap(View):
 
 def checked_points(points: Any) -> np.ndarray:
     """Float32 [N, 2]; a ValueError for another shape, for what is not finite, and for more than can be drawn."""
-    values = np.asarray(points)
+    values = as_array(points, "points as numbers [N, 2]")
     if values.ndim != 2 or values.shape[1] != 2 or values.dtype.kind not in "fiu":
         raise ValueError(f"expected points as numbers [N, 2], got {values.dtype} of shape {values.shape}")
     if len(values) > MOST_POINTS:

@@ -1,6 +1,6 @@
 """A clip with its tracks: play, scrub, choose a track, see when each one is visible."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import traitlets
 from widgets import runs
 from widgets.colours import mark, rgb
 from widgets.still import INK, LINE, PAPER, QUIET, Still, image, label, shape_at
-from widgets.view import View, picture, script, whole_numbers
+from widgets.view import View, as_array, picture, script, texts, whole_numbers
 
 MOST_TRACKS = 254
 _LARGEST_SIDE = 960
@@ -56,25 +56,25 @@ class TrackPlayer(View):
         rows: Any = None,
         **traits: Any,
     ) -> None:
-        if frames is None or not len(frames):
+        if not (hasattr(frames, "__len__") and hasattr(frames, "__getitem__")) or isinstance(frames, str | Mapping):
+            raise ValueError(f"expected frames as an array or a list of pictures, got {type(frames).__name__}")
+        if not len(frames):
             raise ValueError("expected at least one frame, got none")
         height, width = self._full = picture(frames[0]).shape[:2]
         self._frames, self._masks = frames, _Masks(masks, len(frames), self._full)
         self._step = -(-max(height, width) // _LARGEST_SIDE)
         count, length = self._masks.visible.shape
-        if names is not None and len(names) != count:
-            raise ValueError(f"expected {count} names, one for each track, got {len(names)}")
+        labels = [f"track {n}" for n in range(count)] if names is None else texts(names, count, "names of tracks")
         places = np.arange(count) if groups is None else whole_numbers(groups, count, "groups")
         own = np.arange(count * length).reshape(count, length)
-        numbers = np.where(self._masks.visible, own, -1) if rows is None else np.asarray(rows)
+        numbers = np.where(self._masks.visible, own, -1) if rows is None else as_array(rows, "rows [N, T]")
         if numbers.shape != (count, length) or numbers.dtype.kind not in "iu":
             raise ValueError(f"expected rows as whole numbers [{count}, {length}], got {numbers.dtype} {numbers.shape}")
         small = (-(-height // self._step), -(-width // self._step))
         super().__init__(length=length, **traits)
         self._size = list(small)
         self._tracks = [
-            {"name": names[n] if names else f"track {n}", **mark(int(group))._asdict()}
-            for n, group in enumerate(places)
+            {"name": name, **mark(int(group))._asdict()} for name, group in zip(labels, places, strict=True)
         ]
         self._visible = self._masks.visible.astype(np.uint8).tobytes()
         self._rows = numbers.astype("<i4").tobytes()
@@ -148,7 +148,9 @@ class _Masks:
             self._maps = _checked_maps(masks, length, size)
             count = int(masks.max(initial=0))
         else:
-            self._tracks = [_checked_track(track, length, size) for track in (() if masks is None else masks)]
+            if not isinstance(masks, Sequence | None) or isinstance(masks, str):
+                raise ValueError(f"expected masks as label maps or a list for each track, got {type(masks).__name__}")
+            self._tracks = [_checked_track(track, length, size) for track in masks or ()]
             count = len(self._tracks)
         if count > MOST_TRACKS:
             raise ValueError(f"expected at most {MOST_TRACKS} tracks, got {count}")

@@ -1,7 +1,7 @@
 """What the views share: a selection of rows, a title, a note, and a still picture where there is no kernel."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ class Rows(traitlets.TraitType[list[int], Any]):
 
     def validate(self, obj: Any, value: Any) -> list[int]:
         """A plain list; a ValueError for anything but whole numbers in one row."""
-        array = np.asarray(value)
+        array = as_array(value, "row numbers of at least 0 in one row")
         if array.size == 0:
             return []
         if array.ndim != 1 or array.dtype.kind not in "iu" or array.min() < 0:
@@ -82,9 +82,26 @@ class View(anywidget.AnyWidget):
         self.on_msg(handle)
 
 
+def as_array(values: Any, what: str) -> np.ndarray:
+    """``values`` as an array; a ValueError names ``what`` was expected where rows differ in length."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"expected {what}, got rows of different lengths") from error
+
+
+def texts(values: Any, count: int, what: str) -> list[str]:
+    """``values`` as a list of ``count`` strings; a ValueError names ``what`` was expected."""
+    if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray):
+        raise ValueError(f"expected {count} {what}, got {type(values).__name__}")
+    if len(values) != count:
+        raise ValueError(f"expected {count} {what}, got {len(values)}")
+    return [str(value) for value in values]
+
+
 def whole_numbers(values: Any, count: int, what: str) -> np.ndarray:
     """``values`` as int64 [count]; a ValueError names ``what`` was expected."""
-    array = np.asarray(values)
+    array = as_array(values, f"{what} as {count} whole numbers")
     if array.shape != (count,) or (array.dtype.kind not in "iu" and array.size):
         raise ValueError(f"expected {what} as {count} whole numbers, got {array.dtype} of shape {array.shape}")
     return array.astype(np.int64)
