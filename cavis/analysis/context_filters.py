@@ -211,7 +211,7 @@ def _score(
                 twins.append(cosine(now[0], now[1]))
                 stays.extend(cosine(*pair) for pair in zip(now, later, strict=True))
         right.append(float(np.mean(decided)) if decided else np.nan)
-    return FilterScore(*name, *map(_mean, (twins, companions, others, stays)), np.array(right))
+    return FilterScore(*name, _mean(twins), _mean(companions), _mean(others), _mean(stays), np.array(right))
 
 
 def _companions(view: ClipView) -> list[tuple[int, int]]:
