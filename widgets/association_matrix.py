@@ -113,7 +113,9 @@ def _checked(similarity: Any) -> np.ndarray:
     with np.errstate(over="ignore"):
         values = values.astype(np.float32)
     if not np.isfinite(values).all():
-        raise ValueError(f"expected finite similarities, got {int((~np.isfinite(values)).sum())} that are not")
+        raise ValueError(
+            f"expected finite similarities within float32, got {int((~np.isfinite(values)).sum())} that are not"
+        )
     return values
 
 

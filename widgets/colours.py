@@ -5,8 +5,6 @@ from typing import NamedTuple
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 """Okabe and Ito's (jfly.uni-koeln.de/color); after the last one the first comes again, with another shape."""
 SHAPES = ("circle", "square", "triangle", "diamond")
-MARKS = len(COLOURS) * len(SHAPES)
-"""So many groups look different; from there on marks come again."""
 UNKNOWN = "#8a8a8a"
 """Of what belongs to no group."""
 

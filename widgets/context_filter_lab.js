@@ -1,4 +1,4 @@
-// The pointer of ContextFilterLab: hover a panel, or focus one and use the arrow keys; the pixel is explained in words.
+// The pointer of ContextFilterLab: hover a panel, or focus one and use the arrow keys; the cell is explained in words.
 
 function explain(model, row, column) {
   const [height, width] = model.get("grid");
@@ -11,7 +11,7 @@ function explain(model, row, column) {
   const size = model.get("size");
   const sum = `Lap = 8 × ${inside ? 1 : 0} − ${neighbours} = ${value}`;
   const verdict = value > 0
-    ? `greater than 0, so it is a boundary pixel, and what Avg sees in its ${size} × ${size} box (orange) is counted.`
+    ? `greater than 0, so it is a boundary cell${size ? `, and what Avg sees in its ${size} × ${size} box (orange) is counted` : ""}.`
     : inside
       ? "not greater than 0: all its neighbours are in the mask too, so it is not counted."
       : "not greater than 0: it is outside of the mask, so it is not counted.";

@@ -20,11 +20,14 @@ KINDS = {
     "none": "none",
 }
 _KIND_WORDS = {
-    "per_channel": "Each channel is averaged over the box, on its own.",
-    "channel_sum": "All channels are added up first: one number a pixel is left, so the picture is grey.",
-    "learnable": "Each channel has weights of its own inside the box: those of the average, until they are taught.",
+    "per_channel": "Each channel is averaged over the box, on its own. The colours are those of F, whatever the size.",
+    "channel_sum": "All channels are added up first: one number a cell is left, so the picture is grey.",
+    "learnable": "Each channel has weights of its own inside the box: those of the average, until they are taught. "
+    "The colours are those of F.",
     "none": "There is no context: nothing is looked at, and there is nothing to compare.",
 }
+
+_UNSEEN = "It is not seen in this frame: there is nothing to average."
 
 
 class Steps(Protocol):
@@ -76,6 +79,7 @@ class StepsView(anywidget.AnyWidget):
     grid = traitlets.List(traitlets.Int(), default_value=[0, 0]).tag(sync=True)
     """h, w."""
     size = traitlets.Int(9).tag(sync=True)
+    """0 where there is no filter."""
 
 
 class ContextFilterLab(ipywidgets.VBox):
@@ -175,7 +179,7 @@ class ContextFilterLab(ipywidgets.VBox):
             self.view.mask = self.steps.mask.astype(np.uint8).tobytes()
             self.view.laplacian = self.steps.laplacian.astype(np.int8).tobytes()
             self.view.grid = list(self.steps.mask.shape)
-            self.view.size = self.size
+            self.view.size = 0 if self.kind == "none" else self.size
             self.view.html = html
 
     def _draw(self, steps: Steps) -> str:
@@ -187,12 +191,12 @@ class ContextFilterLab(ipywidgets.VBox):
             (
                 "2 · Lap(M)",
                 image(diverging(steps.laplacian, 8), "Laplacian"),
-                "8 × the pixel minus its 8 neighbours. Blue: positive, orange: negative, white: 0.",
+                "8 × the cell minus its 8 neighbours. Blue: positive, orange: negative, white: 0.",
             ),
             (
                 "3 · Lap(M) > 0",
                 image(_lit(picture, steps.boundary, (230, 159, 0)), "inner boundary"),
-                f"{count} pixels of the mask that touch what is not the mask.",
+                f"{count} cells of the mask that touch what is not the mask." if count else _UNSEEN,
             ),
             (
                 "F",
@@ -220,12 +224,12 @@ class ContextFilterLab(ipywidgets.VBox):
             (
                 f"4 · Avg(F), {self.size} × {self.size}",
                 image(_colours(steps.blurred, steps.features), "blurred features"),
-                f"{_KIND_WORDS[self.kind]} The colours are those of F, whatever the size.",
+                _KIND_WORDS[self.kind],
             ),
             (
                 "5 · pooled: Q̃",
                 bars(rows, "pooled vectors"),
-                f"Panel 4, averaged over the {count} pixels of panel 3: {numbers}.",
+                f"Panel 4, averaged over the {count} cells of panel 3: {numbers}." if count else _UNSEEN,
             ),
         )
 
@@ -303,7 +307,7 @@ def _lit(picture: np.ndarray, lit: np.ndarray, colour: tuple[int, int, int] | No
 def _colours(shown: np.ndarray, features: np.ndarray) -> np.ndarray:
     """Features [C h w] as colours, uint8 [h w 3]: the three main directions of ``features``, the same for all filters.
 
-    Grey where all channels are the same number.
+    Where all channels are the same number it is grey, from its own least to its own most.
     """
     if np.ptp(shown, axis=0).max() <= 1e-6 * max(1.0, float(np.abs(shown).max())):
         projected = base = np.repeat(shown[:1].reshape(1, -1).T, 3, axis=1)

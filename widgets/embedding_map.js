@@ -18,9 +18,17 @@ function render({ model, el }) {
   const data = { xy: new Float32Array(0), place: new Uint16Array(0), rows: new Int32Array(0), at: new Map() };
   const state = { scale: 1, x: 0, y: 0, chosen: null, count: 0, lasso: null, tool: "lasso", cursor: -1, moved: false, own: false };
   const crops = new Map();
+  const asked = new Set(); // rows whose crops are on their way
   let pending = 0;
 
   // ---- data
+
+  function move() {
+    data.xy = numbers(model.get("_points"), Float32Array);
+    hideCard();
+    if (state.moved) ask();
+    else fit();
+  }
 
   function load() {
     data.xy = numbers(model.get("_points"), Float32Array);
@@ -56,17 +64,19 @@ function render({ model, el }) {
       const whole = state.count > 0 && own[place] === state.count && own[place] === entries[place]?.count;
       button.setAttribute("aria-pressed", String(whole));
     });
-    strip(state.own ? rows.filter((row) => data.at.has(row)) : []);
+    if (!state.own) strip([]);
     ask();
   }
 
   function select(points, add) {
     const rows = points.map((i) => data.rows[i]);
     const before = add ? model.get("selection") : [];
+    const all = add ? [...new Set([...before, ...rows])] : rows;
     state.own = true;
-    model.set("selection", add ? [...new Set([...before, ...rows])] : rows);
+    model.set("selection", all);
     state.own = false;
     model.save_changes();
+    strip(all.filter((row) => data.at.has(row)));
   }
 
   function legend() {
@@ -318,7 +328,8 @@ function render({ model, el }) {
 
   function step(by) {
     if (!data.rows.length) return;
-    state.cursor = (state.cursor + by + data.rows.length) % data.rows.length;
+    const from = state.cursor < 0 && by < 0 ? 0 : state.cursor;
+    state.cursor = (from + by + data.rows.length) % data.rows.length;
     const entry = model.get("_legend")[data.place[state.cursor]];
     view.live.textContent = `Point ${state.cursor + 1} of ${data.rows.length}: ${entry.name}`;
     show(state.cursor);
@@ -350,7 +361,9 @@ function render({ model, el }) {
   }
 
   function want(row) {
-    if (model.get("_has_crops") && !crops.has(row)) model.send({ kind: "crop", row });
+    if (!model.get("_has_crops") || crops.has(row) || asked.has(row)) return;
+    asked.add(row);
+    model.send({ kind: "crop", row });
   }
 
   // Some of the rows that were selected in this map, spread evenly; what is selected elsewhere is shown there.
@@ -399,6 +412,7 @@ function render({ model, el }) {
 
   function receive(message, buffers) {
     if (message.kind !== "crop") return;
+    asked.delete(message.row);
     const crop = { text: message.error ? `No picture: ${message.error}` : message.text };
     if (buffers?.length) crop.picture = drawn(buffers[0], message.width, message.height);
     if (crops.size > 500) crops.clear();
@@ -427,7 +441,7 @@ function render({ model, el }) {
   for (const [name, button] of Object.entries(view.tools)) button.onclick = actions[name] ?? (() => use(name));
   const listeners = [
     ["change:selection", choose],
-    ["change:_points", () => (load(), state.moved || fit())],
+    ["change:_points", move],
     ["change:_places", load],
     ["change:_legend", load],
     ["change:title", words],
@@ -475,6 +489,7 @@ function build(el) {
   }
   view.title = element("div", "cavis-title");
   view.status = element("span", "cavis-status");
+  view.status.setAttribute("aria-live", "polite");
   bar.append(view.status);
   const stage = element("div", "cavis-stage");
   view.canvas = element("canvas", "cavis-plot");
@@ -487,6 +502,7 @@ function build(el) {
   view.legend = element("div", "cavis-legend");
   view.hint = element("div", "cavis-hint", "Draw around points to select them. Click the map, then turn the wheel to zoom.");
   view.strip = element("div", "cavis-strip");
+  view.strip.setAttribute("role", "group");
   view.strip.setAttribute("aria-label", "Some of what is selected");
   view.note = element("div", "cavis-note");
   view.live = element("div", "cavis-unseen");

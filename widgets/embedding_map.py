@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from widgets.colours import MARKS, mark, rgb
+from widgets.colours import mark, rgb
 from widgets.still import LINE, Still, image, label, shape_at
 from widgets.view import View, as_array, picture, script, whole_numbers
 
@@ -68,8 +68,9 @@ class EmbeddingMap(View):
         self._rows = self._numbers.astype("<i4").tobytes()
         self._legend, places = _legend(self._groups, names or {})
         self._places = places.astype("<u2").tobytes()
-        if len(self._legend) > MARKS:
-            self._alike = f"There are {MARKS} marks for {len(self._legend)} groups: some look alike."
+        marks = len({(entry["colour"], entry["shape"]) for entry in self._legend})
+        if marks < len(self._legend):
+            self._alike = f"There are {marks} marks for {len(self._legend)} groups: some look alike."
         self.points = values
         self._answer("crop", self._crop)
 
@@ -128,7 +129,7 @@ def checked_points(points: Any) -> np.ndarray:
         values = values.astype(np.float32)
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).any(axis=1).sum())
-        raise ValueError(f"expected finite points, got {bad} that {'is' if bad == 1 else 'are'} not")
+        raise ValueError(f"expected finite points within float32, got {bad} that {'is' if bad == 1 else 'are'} not")
     return values
 
 

@@ -32,20 +32,11 @@ class History:
 
     def add(self, record: Any) -> None:
         """Take a record in; a ValueError says what it lacks."""
-        try:
-            step, loss, terms = int(record.step), float(record.loss), record.terms
-            _ = int(record.steps), float(record.learning_rate)
-        except (AttributeError, TypeError) as error:
-            raise ValueError(
-                "expected records with step, steps, loss, terms and learning_rate, got "
-                f"{type(record).__name__}: {error}"
-            ) from error
-        if not isinstance(terms, Mapping):
-            raise ValueError(f"expected terms as a mapping of names to numbers, got {type(terms).__name__}")
-        row = {"loss": loss, **{str(name): float(value) for name, value in terms.items()}}
+        check_record(record)
+        row = {"loss": float(record.loss), **{str(name): float(value) for name, value in record.terms.items()}}
         for name in row:
             self.lines.setdefault(name, [math.nan] * len(self.steps))
-        self.steps.append(step)
+        self.steps.append(int(record.step))
         for name, line in self.lines.items():
             line.append(row.get(name, math.nan))
 
@@ -60,6 +51,18 @@ class History:
             means = _running_mean(np.array(line), np.array(chosen, dtype=int))
             lines[name] = [round(value, 4) if math.isfinite(value) else None for value in means.tolist()]
         return lines
+
+
+def check_record(record: Any) -> None:
+    """A ValueError unless a record has the numbers and the terms of a step."""
+    try:
+        _ = int(record.step), int(record.steps), float(record.loss), float(record.learning_rate), record.terms
+    except (AttributeError, TypeError) as error:
+        raise ValueError(
+            f"expected records with step, steps, loss, terms and learning_rate, got {type(record).__name__}: {error}"
+        ) from error
+    if not isinstance(record.terms, Mapping):
+        raise ValueError(f"expected terms as a mapping of names to numbers, got {type(record.terms).__name__}")
 
 
 def chart(numbers: Mapping[str, Sequence[Any]]) -> str:

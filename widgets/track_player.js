@@ -106,6 +106,7 @@ function render({ model, el }) {
   }
 
   function moved() {
+    for (const t of failed.keys()) if (t !== now()) failed.delete(t); // asked for again when it is shown again
     view.slider.value = now();
     view.time.textContent = `frame ${now()} / ${length() - 1}`;
     view.slider.setAttribute("aria-valuetext", view.time.textContent);
@@ -124,9 +125,9 @@ function render({ model, el }) {
   function receive(message, buffers) {
     if (message.kind !== "frame") return;
     asked.delete(message.t);
-    if (message.error) {
+    if (message.error && message.t === now()) {
       failed.set(message.t, message.error);
-    } else {
+    } else if (!message.error) {
       if (frames.size >= KEPT) frames.delete(frames.keys().next().value);
       frames.set(message.t, { rgb: numbers(buffers[0], Uint8Array), labels: numbers(buffers[1], Uint8Array) });
     }
@@ -141,10 +142,8 @@ function render({ model, el }) {
       [view.canvas.width, view.canvas.height] = [width, height];
     }
     const context = view.canvas.getContext("2d");
-    if (failed.has(now())) {
-      context.clearRect(0, 0, width, height);
-      view.empty.textContent = `No picture: ${failed.get(now())}`;
-    }
+    if (failed.has(now())) context.clearRect(0, 0, width, height);
+    view.empty.textContent = failed.has(now()) ? `No picture: ${failed.get(now())}` : "Waiting for the kernel";
     view.empty.hidden = !failed.has(now()) && frames.size > 0; // what has not come yet leaves the one before
     if (!frame) return;
     const picture = context.createImageData(width, height);
@@ -167,24 +166,31 @@ function render({ model, el }) {
     view.root.dataset.shown = String(now());
   }
 
-  // Each track's number in the middle of what is seen of it: colours come again after the seventh.
+  // Each track's number on the pixel of it that is nearest to the middle of all of them: colours come again.
   function ordinals(context, labels, width, height) {
-    const sums = tracks.map(() => [0, 0, 0]);
+    const sums = tracks.map(() => ({ count: 0, x: 0, y: 0, least: Infinity, at: 0 }));
     for (let p = 0; p < width * height; p++) {
       if (!labels[p]) continue;
       const sum = sums[labels[p] - 1];
-      sum[0] += 1;
-      sum[1] += p % width;
-      sum[2] += Math.floor(p / width);
+      sum.count += 1;
+      sum.x += p % width;
+      sum.y += Math.floor(p / width);
+    }
+    for (let p = 0; p < width * height; p++) {
+      if (!labels[p]) continue;
+      const sum = sums[labels[p] - 1];
+      const distance = ((p % width) - sum.x / sum.count) ** 2 + (Math.floor(p / width) - sum.y / sum.count) ** 2;
+      if (distance < sum.least) [sum.least, sum.at] = [distance, p];
     }
     const size = Math.max(9, Math.round(width / 36));
     context.font = `600 ${size}px system-ui, sans-serif`;
     [context.textAlign, context.textBaseline, context.lineWidth] = ["center", "middle", size / 4];
     [context.strokeStyle, context.fillStyle] = ["rgb(0 0 0 / 75%)", "#fff"];
-    sums.forEach(([count, x, y], n) => {
+    sums.forEach(({ count, at }, n) => {
       if (!count || (chosen.size && !chosen.has(n))) return;
-      context.strokeText(n + 1, x / count, y / count);
-      context.fillText(n + 1, x / count, y / count);
+      const place = [(at % width) + 0.5, Math.floor(at / width) + 0.5];
+      context.strokeText(n + 1, ...place);
+      context.fillText(n + 1, ...place);
     });
   }
 
@@ -326,6 +332,7 @@ function build(el) {
   view.canvas.tabIndex = 0;
   view.canvas.setAttribute("role", "application");
   view.empty = element("div", "cavis-empty", "Waiting for the kernel");
+  view.empty.setAttribute("aria-live", "polite");
   stage.append(view.canvas, view.empty);
   const bar = element("div", "cavis-bar");
   const button = (name, text, title) => {

@@ -23,10 +23,10 @@ class TrackPlayer(View):
 
     ``frames``: T pictures [H, W, 3] of uint8, an array or anything with a length that gives one by its number; they are
     asked for one at a time. ``masks``, as large as the frames: label maps [T, H, W] of whole numbers (0 nothing, n the
-    n-th track), or for each of the N tracks T run-length masks (with ``height``, ``width``, ``counts``) or None where
-    it is not visible; of overlapping ones the first track lies on top. ``names`` [N]; ``groups`` [N]: tracks of one
-    group have one colour; ``rows`` [N, T]: the number of the row each track has in each frame, -1 for none; by default
-    T n + t where it is visible. ``frame``: the one that is shown.
+    n-th track), which are not copied, or for each of the N tracks T run-length masks (with ``height``, ``width``,
+    ``counts``) or None where it is not visible; of overlapping ones the first track lies on top. ``names`` [N];
+    ``groups`` [N]: tracks of one group have one colour; ``rows`` [N, T]: the number of the row each track has in each
+    frame, -1 for none; by default T n + t where it is visible. ``frame``: the one that is shown.
 
     Example::
 
@@ -64,12 +64,14 @@ class TrackPlayer(View):
         self._frames, self._masks = frames, _Masks(masks, len(frames), self._full)
         self._step = -(-max(height, width) // _LARGEST_SIDE)
         count, length = self._masks.visible.shape
-        labels = [f"track {n}" for n in range(count)] if names is None else texts(names, count, "names of tracks")
+        labels = [f"track {n + 1}" for n in range(count)] if names is None else texts(names, count, "names of tracks")
         places = np.arange(count) if groups is None else whole_numbers(groups, count, "groups")
         own = np.arange(count * length).reshape(count, length)
         numbers = np.where(self._masks.visible, own, -1) if rows is None else as_array(rows, "rows [N, T]")
         if numbers.shape != (count, length) or numbers.dtype.kind not in "iu":
             raise ValueError(f"expected rows as whole numbers [{count}, {length}], got {numbers.dtype} {numbers.shape}")
+        if numbers.max(initial=0) >= 2**31:
+            raise ValueError(f"expected rows below {2**31:,}, got {numbers.max():,}")
         small = (-(-height // self._step), -(-width // self._step))
         super().__init__(length=length, **traits)
         self._size = list(small)
@@ -96,8 +98,10 @@ class TrackPlayer(View):
         """The frame that is shown with its tracks, and when each of them is visible."""
         pixels, labels = self._shown(self.frame)
         colours = np.array([(0, 0, 0), *(rgb(track["colour"]) for track in self._tracks)], np.uint8)
-        height = round(_STILL_WIDTH * pixels.shape[0] / pixels.shape[1])
-        parts = [image(_overlaid(pixels, labels, colours), 8, 0, _STILL_WIDTH - 16, height)]
+        height = round((_STILL_WIDTH - 16) * pixels.shape[0] / pixels.shape[1])
+        chosen = self.selected or list(range(len(self._tracks)))
+        opacity = np.array([0.0, *(0.45 if n in chosen else 0.08 for n in range(len(self._tracks)))])
+        parts = [image(_overlaid(pixels, labels, colours, opacity), 8, 0, _STILL_WIDTH - 16, height)]
         parts += _places(labels, 8, 0, (_STILL_WIDTH - 16) / pixels.shape[1])
         parts += self._lanes(height + 8)
         full = height + 8 + _LANE * len(self._tracks) + 16
@@ -210,20 +214,22 @@ def _size(shape: tuple[int, ...]) -> str:
     return f"{shape[0]} x {shape[1]}"
 
 
-def _overlaid(pixels: np.ndarray, labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
+def _overlaid(pixels: np.ndarray, labels: np.ndarray, colours: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Colours over a picture, each as strong as its share, and outlines twice as strong."""
     edge = np.zeros(labels.shape, bool)
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     edge[1:] |= labels[1:] != labels[:-1]
-    opacity = np.where(labels > 0, 0.45, 0.0)
-    opacity[edge & (labels > 0)] = 1.0
+    opacity = shares[labels]
+    opacity[edge] = np.minimum(2.5 * opacity[edge], 1)
     return (pixels * (1 - opacity[..., None]) + colours[labels] * opacity[..., None]).astype(np.uint8)
 
 
 def _places(labels: np.ndarray, left: float, top: float, scale: float) -> list[str]:
-    """The number of each track, in the middle of what is seen of it."""
+    """The number of each track, on the pixel of it that is nearest to the middle of all of them."""
     parts = []
     for n in np.unique(labels[labels > 0]).tolist():
-        y, x = (float(axis.mean()) for axis in np.nonzero(labels == n))
+        seen = np.argwhere(labels == n)
+        y, x = seen[np.square(seen - seen.mean(axis=0)).sum(axis=1).argmin()]
         text = label(left + scale * (x + 0.5), top + scale * (y + 0.5) + 4, str(n), 11, "middle", PAPER)
         parts.append(text.replace("<text", f'<text paint-order="stroke" stroke="{INK}" stroke-width="3"', 1))
     return parts

@@ -15,7 +15,7 @@ import ipywidgets
 import numpy as np
 import traitlets
 
-from widgets.loss_chart import History, chart
+from widgets.loss_chart import History, chart, check_record
 from widgets.markup import check_picture, image, in_one_sentence, problem
 
 PACE = 0.2
@@ -84,6 +84,7 @@ class TrainingPanel(ipywidgets.VBox):
         self.error = ""
         """The sentence of the last failure."""
         self._last: Any = None
+        self._beside = False
         self._rate = 0.0
         self._drawn = 0.0
         self._guard = threading.Lock()
@@ -191,9 +192,11 @@ class TrainingPanel(ipywidgets.VBox):
 
     def _take(self, record: Any, seconds: float) -> None:
         """Take a record in; show it unless that was done a moment ago."""
-        beside = self._last is not None and getattr(record, "step", None) == self._last.step
-        if not beside:
+        check_record(record)
+        self._beside = bool(self.history.steps) and record.step == self.history.steps[-1]
+        if not self._beside:
             self.history.add(record)
+        if not self._beside and _trained(record):
             self._rate = seconds if not self._rate else 0.8 * self._rate + 0.2 * seconds
         picture = getattr(record, "picture", None)
         if picture is not None:
@@ -240,9 +243,9 @@ class TrainingPanel(ipywidgets.VBox):
             return []
         last = self._last
         facts = [("step", f"{last.step} of {last.steps}"), ("learning rate", f"{last.learning_rate:.1e}")]
-        if math.isfinite(last.loss):
+        if _trained(last):
             facts.insert(1, ("loss", f"{last.loss:.2f}"))
-        if self._rate:
+        if self._rate and not self._beside and _trained(last):
             clips = getattr(last, "clips", None)
             facts.append(("speed", f"{clips / self._rate:.1f} clips/s" if clips else f"{1 / self._rate:.1f} steps/s"))
             if self.state in ("running", "paused"):
@@ -265,6 +268,11 @@ class TrainingPanel(ipywidgets.VBox):
             "text/html": self.view.chart + self.view.rest + self.view.pictures,
             "text/plain": "TrainingPanel",
         }
+
+
+def _trained(record: Any) -> bool:
+    """Whether a record comes from a step; one without terms and loss comes from work beside, such as measuring."""
+    return bool(record.terms) or math.isfinite(record.loss)
 
 
 def in_minutes(seconds: float) -> str:

@@ -78,13 +78,13 @@ class FilterScore:
     kind: str
     size: int
     twins_alike: float
-    """Cosine of the contexts of two twins in one frame."""
+    """Cosine of the contexts of two twins in one frame, wherever both are seen."""
     companions_alike: float
     """The same of an object and its companion."""
     others_alike: float
     """The same of two objects that are neither."""
     self_alike: float
-    """Cosine of an object's context with its own, some frames later."""
+    """Cosine of a twin's context with its own, ``gap`` of the view's frames later."""
     right: Float[np.ndarray, "clips"]
     """Share of the pairs, clip by clip, whose nearer continuation is the right one; NaN where none can be told."""
 
@@ -197,6 +197,7 @@ def _score(
     stays: list[float] = []
     right: list[float] = []
     for rows, view in zip(features, views, strict=True):
+        twins += _alike(rows, view, view.twins)
         companions += _alike(rows, view, _companions(view))
         others += _alike(rows, view, _unrelated(view))
         decided: list[float] = []
@@ -208,7 +209,6 @@ def _score(
                 distance = np.linalg.norm(now[:, None] - later, axis=-1)
                 straight, crossed = np.trace(distance), np.trace(distance[::-1])
                 decided.append(0.5 if np.isclose(straight, crossed) else float(straight < crossed))
-                twins.append(cosine(now[0], now[1]))
                 stays.extend(cosine(*pair) for pair in zip(now, later, strict=True))
         right.append(float(np.mean(decided)) if decided else np.nan)
     return FilterScore(*name, _mean(twins), _mean(companions), _mean(others), _mean(stays), np.array(right))

@@ -35,8 +35,6 @@ from cavis.training.loop import Run, train
 from cavis.training.start import schedule_of
 
 MEASURES = ("ap", "idf1", "switches", "twin_idf1", "twin_switches")
-MIN_SCORE = 0.4
-"""Predictions enter the tracking measures from this score on."""
 
 
 @dataclass(frozen=True)
@@ -165,14 +163,16 @@ def run_arms(names: Sequence[str], plan: Plan, folder: Path) -> Iterator[ArmStep
     names an arm there is not.
     """
     arms = with_baselines(names)
-    todo = [arm for arm in arms if find_result(folder, arm.name, plan) is None]
-    for index, arm in enumerate(todo):
-        for step in _run_arm(arm, plan, folder):
-            note = f"arm {index + 1} of {len(todo)}: {step.note}"
-            yield step._replace(step=index * plan.steps + step.step, steps=len(todo) * plan.steps, note=note)
+    for index, arm in enumerate(arms):
+        if find_result(folder, arm.name, plan) is not None:
+            continue
+        with closing(_run_arm(arm, plan, folder)) as steps:  # whoever stops is told here what goes wrong then
+            for step in steps:
+                note = f"arm {index + 1} of {len(arms)}: {step.note}"
+                yield step._replace(step=index * plan.steps + step.step, steps=len(arms) * plan.steps, note=note)
 
 
-def _run_arm(arm: Arm, plan: Plan, folder: Path) -> Iterator[ArmStep]:
+def _run_arm(arm: Arm, plan: Plan, folder: Path) -> Generator[ArmStep]:
     preset = arm.change(tiny())
     model = common_start(preset, arm.stage, plan.seed)
     run = Run(
@@ -195,8 +195,9 @@ def _run_arm(arm: Arm, plan: Plan, folder: Path) -> Iterator[ArmStep]:
     scores: list[ClipScore] = []
     for score in measure_arm(arm, model, preset, plan):
         scores.append(score)
+        if len(scores) == 2 * plan.clips:
+            write_result(folder, ArmResult(arm.name, plan, tuple(scores[: plan.clips]), tuple(scores[plan.clips :])))
         yield last._replace(note=f"{arm.name}, measured {len(scores)} of {2 * plan.clips} clips")
-    write_result(folder, ArmResult(arm.name, plan, tuple(scores[: plan.clips]), tuple(scores[plan.clips :])))
 
 
 def with_baselines(names: Sequence[str]) -> list[Arm]:
@@ -232,7 +233,11 @@ def measure_arm(arm: Arm, model: Cavis, preset: Preset, plan: Plan) -> Iterator[
 
 
 def score_clip(predictor: OnlinePredictor, world: TwinsClip) -> ClipScore:
-    """One clip: all objects, and the twins alone."""
+    """One clip: all objects, and the twins alone.
+
+    IDF1 and switches are those of the best tracks, as many as the clip has objects. Arms differ in how high they score,
+    which is no matter of identity: a score from which tracks count would leave one arm with many and another with none.
+    """
     rendered = [world.render(t) for t in range(len(world))]
     result = predictor.run([picture for picture, _ in rendered])
     masks = np.stack([masks for _, masks in rendered])
@@ -243,9 +248,9 @@ def score_clip(predictor: OnlinePredictor, world: TwinsClip) -> ClipScore:
     shown = [bool(masks[:, n].any()) for n in range(len(tracks))]
     everyone = [track for track, seen in zip(tracks, shown, strict=True) if seen]
     twins = [track for track, seen, twin in zip(tracks, shown, world.twin_of, strict=True) if seen and twin >= 0]
-    predictions = _predictions(result)
-    ap = average_precision(everyone, predictions).ap if everyone else -1.0
-    whole, part = (tracking_metrics(some, predictions, min_score=MIN_SCORE).combined for some in (everyone, twins))
+    ap = average_precision(everyone, _predictions(result)).ap if everyone else -1.0
+    best = [PredictedTrack(1, one.label, one.score, one.masks) for one in result.filter(top_k=len(everyone)).tracks]
+    whole, part = (tracking_metrics(some, best, min_score=0.0).combined for some in (everyone, twins))
     return ClipScore(
         ap=ap if ap >= 0 else float("nan"),
         idf1=whole.idf1 if everyone else float("nan"),

@@ -24,6 +24,7 @@ from cavis.training.ablations import (
     worth_of_companions,
     write_result,
 )
+from cavis.training.log import StepReport
 
 PLAN = Plan(steps=1, clips=1, frames=4)
 
@@ -115,6 +116,27 @@ def test_an_arm_is_trained_measured_kept_and_not_trained_again(tmp_path, monkeyp
     kept = read_results(tmp_path)[0]
     assert len(kept.scores) == len(kept.without_companions) == 1
     assert list(run_arms(["core query"], PLAN, tmp_path)) == []
+
+
+def test_what_goes_wrong_when_a_run_is_stopped_reaches_the_one_who_stops_it(tmp_path, monkeypatch):
+    def no_room(*_):
+        try:
+            yield StepReport(1, 1, 1.0, {}, 1e-3, 1.0, 1.0)
+        finally:
+            raise OSError("no room for a checkpoint")
+
+    monkeypatch.setattr(ablations, "train", no_room)
+    steps = run_arms(["core query"], PLAN, tmp_path)
+    next(steps)
+    with pytest.raises(OSError, match="no room"):
+        steps.close()
+
+
+def test_steps_go_on_counting_where_an_arm_was_done_before(tmp_path):
+    write_result(tmp_path, result("tracker as it is", [0.5]))
+    steps = list(run_arms(["core query"], PLAN, tmp_path))
+    assert [(step.step, step.steps) for step in steps] == [(2, 2)] * 3
+    assert steps[0].note == "arm 2 of 2: core query"
 
 
 def test_a_measurement_that_was_stopped_begins_anew_without_training(tmp_path, monkeypatch):

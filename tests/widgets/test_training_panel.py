@@ -81,6 +81,8 @@ def test_work_beside_the_training_is_named_and_can_be_stopped_and_is_no_step():
     measured.release()
     assert panel.wait(20) == "stopped"
     assert panel._last.note == "measured clip 2"
+    assert "time left" not in panel.view.rest
+    assert "speed" not in panel.view.rest
     assert panel.history.steps == [1]
     assert "Losses after 1 steps" in panel.view.chart
 

@@ -149,7 +149,8 @@ def test_points_as_far_apart_as_float32_can_tell_stay_in_the_picture():
 
 def test_a_map_with_more_groups_than_marks_says_so():
     assert "28 marks for 29 groups" in EmbeddingMap(np.zeros((29, 2)), np.arange(29)).still().svg
-    assert "marks for" not in EmbeddingMap(np.zeros((28, 2)), np.arange(28)).still().svg
+    assert "marks for" not in EmbeddingMap(np.zeros((29, 2)), np.arange(29) - 1).still().svg
+    assert "1 marks for 2 groups" in EmbeddingMap(np.zeros((2, 2)), [0, 28]).still().svg
 
 
 def test_points_that_are_all_one_stay_in_the_picture():
@@ -291,6 +292,29 @@ def test_label_maps_of_any_whole_numbers_are_shown_as_they_are():
 def test_every_track_has_its_number_in_the_still_picture():
     texts = [text.text for text in parsed(some_player(frame=3).still().svg).findall(".//{*}text")]
     assert {"1", "2", "1 · cat 1", "2 · dog 2"} <= set(texts)
+
+
+def test_the_number_of_a_track_stands_on_it_even_where_another_one_parts_it():
+    masks = np.zeros((1, 40, 60), int)
+    masks[0, 10:30, 5:55], masks[0, 5:35, 25:35] = 1, 2
+    texts = parsed(TrackPlayer(np.zeros((1, 40, 60, 3), np.uint8), masks).still().svg).findall(".//{*}text")
+    scale = 404 / 60
+    for number, lane in (("1", 1), ("2", 2)):
+        (text,) = (one for one in texts if one.text == number)
+        x, y = (float(text.get("x")) - 8) / scale, (float(text.get("y")) - 4) / scale
+        assert masks[0, int(y), int(x)] == lane
+
+
+def test_the_still_picture_fades_tracks_that_are_not_selected():
+    view = some_player(frame=3)
+    before = view.still().svg
+    view.selection = [103]
+    after = view.still().svg
+    images = [re.findall(r"base64,([^\"]+)", svg)[0] for svg in (before, after)]
+    one, other = (np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).astype(int) for data in images)
+    changed = (one != other).any(axis=2)
+    assert changed[11:14, 12:23].all()
+    assert not changed[2:8, 2:8].any()
 
 
 def test_a_frame_outside_and_frames_of_another_size_are_told_to_the_front_end():
