@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 02 · The context filter
 #
-# Two things that look exactly the same cannot be told apart by their looks. But they are rarely in the same *place*:
+# Two things that look exactly the same cannot be told apart by their looks. But they rarely have the same *surroundings*:
 # one elephant walks beside a bus, the other one beside a rabbit. The paper's idea is to describe every object by what
 # lies **around** it as well. How that is computed stands in one line, Eq. 6:
 #
@@ -25,12 +25,15 @@
 #
 # In words:
 #
-# 1. The network has found object $n$: a **mask** $M$, 1 where a cell of the picture belongs to the object and 0 elsewhere.
-# 2. A **Laplacian** finds the mask's edge: 8 times each cell minus its 8 neighbours: 0 where all nine are alike.
-# 3. Where that is greater than 0, a cell belongs to the **inner boundary** of the mask.
-# 4. The network's **features** $F$ (96 numbers for each cell of 4 × 4 pixels) are **averaged** over a box, 9 × 9 in the paper. Now a
-#    cell just inside of the edge also knows what is just outside of it.
-# 5. The averaged features are **pooled**: their mean over the boundary is $\tilde{Q}$, the object's *context*.
+# 1. The network has found object $n$. Its **mask** $M^n$ is 1 in each cell (4 × 4 pixels of the picture) that belongs to
+#    the object, and 0 elsewhere.
+# 2. The **Laplacian** $\hat{M} = \mathrm{Lap}(M)$ finds the edge: 8 times each cell minus its 8 neighbours (0 beyond the
+#    picture). It is 0 where all nine are alike, positive just inside of the edge, negative just outside.
+# 3. $\mathbb{1}(\hat{M} > 0)$ is therefore 1 in the cells just inside, the **inner boundary**, and 0 elsewhere.
+# 4. The network's **features** $F$, 96 numbers for each cell, are **averaged**: $\bar{F} = \mathrm{Avg}(F)$ has in each cell
+#    the mean of the 9 × 9 cells around it. Now a cell just inside of the edge also knows what is just outside.
+# 5. The averaged features are **pooled**: add $\bar{F}$ up over the boundary (numerator) and divide by the number of its
+#    cells (denominator). That mean is $\tilde{Q}^n$, the object's *context*: 96 numbers.
 #
 # You need no GPU; everything below takes a minute or two.
 
@@ -60,15 +63,15 @@ FAST = os.environ.get("CAVIS_FAST") == "1"
 ready = load_model("tiny", device="cpu")
 
 
-def made(seed, clips):
+def made(how):
     """What stands in every figure, so that a saved one can be made again."""
-    return f"tiny, average of 9 x 9 if not said otherwise · twins, seed {seed}, {clips} clips · torch {version('torch')}"
+    return f"tiny · twins, {how} · torch {version('torch')}"
 
 
 # %% [markdown]
 # ## One frame, step by step
 #
-# A clip of the *twins' world*: two pairs of twins, each with a companion of its own that moves along. `view_clip` runs
+# A clip of the *twins' world*: four twins in two pairs; each twin has a companion that moves along. `view_clip` runs
 # the trained segmenter over a few frames and looks up which of its 20 slots (places for possible objects) shows which object.
 
 # %%
@@ -77,33 +80,32 @@ view = view_clip(ready, TwinsClip(clip_seed(1, 1), easy), range(2, 24, 5))
 print("twins:", *(f"{view.names[a]} and {view.names[b]}" for a, b in view.twins), sep="\n  ")
 
 # %% [markdown]
-# **Try this.** Move the mouse over a picture (or click one and use the arrow keys): the pixel is explained below. Then
+# **Try this.** Move the mouse over a picture (or click one and use the arrow keys): the cell is explained below. Then
 #
 # - make the filter larger, from 3 to 15, and compare panel 4 with *F*, the features before the filter (the colours are the
-#   same ones). What happens to the twin's number in the table below the pictures?
+#   same ones). Which numbers in the table rise most: the twin's, or those of objects that have nothing to do with it?
 # - compare the object with its companion instead of its twin.
 # - choose *average of the channel sum*. That is what the authors' released code computes. Look at panel 5!
 
 # %%
-filters = {size: learn_filter([view], ready.model.segmenter.context_mlp, size, 1 if FAST else 15) for size in (9,)}
+taught = learn_filter([view], ready.model.segmenter.context_mlp, 9, 1 if FAST else 15)
 
 
 def steps(frame, instance, kind, size):
-    learned = filters.get(size) if kind == "learnable" else None
-    return filter_steps(view, frame, instance, kind, size, learned)
+    return filter_steps(view, frame, instance, kind, size, taught if (kind, size) == ("learnable", 9) else None)
 
 
 lab = ContextFilterLab(view.pictures, view.names, steps, frame=3)
 lab
 
 # %% [markdown]
-# *Learnable* (at size 9) has been taught for some seconds on this one clip; at the other sizes it is what it starts
-# from, the average.
+# *Learnable* (at size 9) has been taught by 15 updates on this one clip; at the other sizes it is what it starts from,
+# the average.
 #
 # ### The same with numbers
 #
-# Given the Laplacian and the averaged features of the widget, two lines of numpy finish Eq. 6, and the model's own answer is
-# the same.
+# Given the Laplacian and the averaged features (here: of frame 3 and the first object), two lines of numpy finish Eq. 6,
+# and the model's own code gives the same.
 
 # %%
 now = filter_steps(view, 3, 0, "per_channel", 9)
@@ -125,11 +127,11 @@ first = view.twins[0][0]
 figure = go.Figure()
 for kind, title in (("per_channel", "paper"), ("channel_sum", "released code")):
     pooled = contexts(view, kind, 9)[3, first].numpy()
-    figure.add_bar(y=pooled / np.abs(pooled).max(), name=title, visible=True)
+    figure.add_bar(y=pooled / np.abs(pooled).max(), name=title)
 figure.update_layout(
     title={
         "text": f"Context of {view.names[first]}, each scaled to its largest channel",
-        "subtitle": {"text": made(1, 1)},
+        "subtitle": {"text": made("seed 1, clip 1, the easy world, frame 3, filter 9")},
     },
     xaxis_title="channel",
     yaxis_title="value",
@@ -142,26 +144,29 @@ figure.update_traces(opacity=0.75)
 figure.show()
 
 # %% [markdown]
-# 96 numbers are a direction, and directions differ. One number repeated 96 times has always the same, or its opposite:
-# two such vectors have the cosine +1 or −1, whatever the objects. A network can still use that one number (the MLP of Eq. 7 comes after
-# it), but much less fits into it. Which one is better? The paper's own numbers were possibly measured with the single
-# number. Notebook 5 lets you train both.
+# 96 numbers are a direction, and directions differ. One number, 96 times, always has the same direction, or the opposite
+# one: two such vectors have the cosine +1 or −1, whatever the objects. A network can still use that one number (the MLP of Eq. 7 comes after
+# it), but much less fits into it. Which one is better? The paper's results may come from the released code, so from the
+# single number. Notebook 05 lets you train both.
 
 # %% [markdown]
 # ## Whose contexts become alike when the filter grows?
 #
-# An experiment, with the same features and the same masks for every filter. For each pair of twins and each frame:
+# An experiment, with the same features and the same masks for every filter:
 #
 # - **twins**: how alike are the contexts of two twins (their cosine)? *Low* is good: twins whose contexts are alike
 #   confuse a tracker.
-# - **companions**: the same of a twin and the companion beside it. Their boxes overlap, the more the larger they are.
+# - **companions**: the same of a twin and the companion beside it. The larger the boxes, the more they overlap.
 # - **others**: the same of two objects that have nothing to do with each other. If even their contexts become alike, the
 #   filter has smeared everything into one.
 # - **self**: how alike is an object's context to its own, six frames later? It should be *high*.
-# - **right**: compare both twins with both of them 6 and 12 frames later: how often does the better of the two pairings keep
-#   each with itself? Guessing gives 0.5. In 12 frames the twins often meet and part again.
+# - **right**: join two twins with the same two 6 (or 12) frames later, in the way that makes the sum of the distances
+#   between their contexts smaller (distances, not cosines: they also see lengths). How often is each joined with itself?
+#   Guessing gives 0.5. In 12 frames the twins often meet and part again.
 #
-# *Core features* are Q̂ of Eq. 5, the object's own: what there is without any context. *Place alone* looks at nothing but where a mask is.
+# *Core features* are Q̂ of Eq. 5, the object's own: what there is without any context. *Place alone* knows only the middle
+# of each mask. Of *place alone*, *channel sum* and *none* read only *right*: their cosines mean nothing, and *none* has
+# no context, so it guesses. *Learnable* is measured on the clips it was not taught on; below it stands the average on the same ones.
 
 # %%
 clips = 2 if FAST else 8
@@ -170,10 +175,11 @@ views = [view_clip(ready, TwinsClip(clip_seed(2, i)), times) for i in range(clip
 soon, late = (1, 2) if FAST else (3, 6)  # in steps of `times`: 6 and 12 frames
 sizes = (3, 9, 15) if FAST else (3, 5, 7, 9, 11, 13, 15)
 learned = learn_filter(views[::2], ready.model.segmenter.context_mlp, 9, 2 if FAST else 60)
-rows = [(partial(score_filter, views, "per_channel", size)) for size in sizes]
+rows = [partial(score_filter, views, "per_channel", size) for size in sizes]
 rows += [partial(score_core, views), partial(score_place, views)]
 rows += [partial(score_filter, views, kind, 9) for kind in ("channel_sum", "none")]
 rows += [partial(score_filter, views[1::2], "learnable", 9, learned=learned)]
+rows += [partial(score_filter, views[1::2], "per_channel", 9)]
 
 # %%
 ALIKE = {"self": "self_alike", "companions": "companions_alike", "twins": "twins_alike", "others": "others_alike"}
@@ -193,8 +199,8 @@ for (who, measure), (dash, symbol) in zip(ALIKE.items(), LOOKS):
     values = [getattr(one, measure) for one in scores]
     figure.add_scatter(x=sizes, y=values, name=who, mode="lines+markers", line_dash=dash, marker_symbol=symbol)
 figure.update_layout(
-    title={"text": "Whose contexts become alike when the filter grows?", "subtitle": {"text": made(2, clips)}},
-    xaxis_title="size of the filter (stride-4 pixels)",
+    title={"text": "Whose contexts become alike when the filter grows?", "subtitle": {"text": made(f"seed 2, {clips} clips, average")}},
+    xaxis_title="size of the filter (cells)",
     yaxis_title="mean cosine",
     colorway=["#0072B2", "#009E73", "#E69F00", "#CC79A7"],
     height=380,
@@ -207,31 +213,33 @@ figure.show()
 #
 # | | the paper (OVIS, ResNet-50) | here (twins' world, `tiny`) |
 # |---|---|---|
-# | size of the filter, Table 3 b | AP 27.3, 28.3, 28.7, **29.5**, 28.9 for 3, 5, 7, 9, 11: "excessively large receptive fields … homogenizing the context features" | yes: the larger the box, the more alike are all contexts (8 clips, sizes 3, 9, 15): of companions 0.37, 0.58, 0.76, even of others 0.33, 0.50, 0.65; of twins 0.75, 0.76, 0.81. But smaller would be better by this measure, not 9 |
-# | kind of the filter, Table 3 d | average 29.5, learnable 28.4 | undecided: taught alone for a minute, a learnable filter makes twins about as alike (0.79, on clips it was not taught on) as the average does (0.76, on all eight) |
+# | size of the filter, Table 3 b | AP 27.3, 28.3, 28.7, **29.5**, 28.9 for 3, 5, 7, 9, 11: "excessively large receptive fields … homogenizing the context features" | yes: the larger the box, the more alike are all contexts (8 clips, sizes 3, 9, 15): of companions 0.37, 0.58, 0.76, even of others 0.33, 0.50, 0.65; of twins, who look alike anyway, 0.75, 0.76, 0.80. But smaller would be better by this measure, not 9 |
+# | kind of the filter, Table 3 d | average 29.5, learnable 28.4 | undecided: taught alone by 60 updates, a learnable filter makes twins about as alike (0.79, on the four clips it was not taught on) as the average does (0.77, on the same four) |
 # | released code | – | one number cannot tell twins apart as well: right after 6 frames 0.83, average 0.99 |
 # | context beats the core features | AP 27.9 → 29.1 (Table 3 a) | after 6 frames 0.96 → 0.99. After 12 no average is better than the core features (0.64): compare that with *place alone* |
 #
 # **A warning that comes out of this.** *Place alone* is right as often as any filter. So these contexts need not have
 # looked at the surroundings at all: where an object is would be enough, and the network's features do tell where.
-# Probably the pairs that are wrong after 12 frames are those that changed sides meanwhile; the equal shares suggest it,
-# nobody has looked pair by pair. Whether a context *can* tell twins apart where their place
-# cannot, only a test in which they change places can show.
+# In each of the eight clips, place, core features and averages of 3, 9 and 15 are right equally often after 12 frames; so
+# probably all of them fail on the twins that changed sides (nobody has looked pair by pair). Whether a context *can* tell
+# twins apart where their place cannot, only a test in which they change places can show.
 #
-# **Is the companion in the context at all?** Twins' contexts are more alike than those of neighbours: of what Eq. 6 averages
+# **Is the companion in the context at all?** Twins' contexts are more alike than those of companions: of what Eq. 6 averages
 # about half is the object itself, and twins look the same. We once asked which of 20 kinds a twin's companion is, and let
 # logistic regression read it from the context (an earlier `tiny`, 300 clips; guessing is right in 5 %): 6 % from Eq. 6 with
-# 9 × 9, 24 % if the object's own cells are left out, 34 % with 15 × 15 without them; 88 % from the companion's own features.
+# 9 × 9, 24 % if the object's own cells are left out, 34 % with 15 × 15 without them; 88 % (120 clips) from the features
+# in the companion's own cells.
 # So it is there, small, and hidden by what twins have in common (`docs/experiments.md` of the project).
 #
 # What differs most: the paper trains a network for every row. Here one network, trained with 9 × 9, is looked at through
-# other filters. So this shows how a large box makes twins alike, not which size is best. Notebook 5 trains.
+# other filters. So this shows that a large box makes *all* contexts alike, those of unrelated objects most, not which size
+# is best. Notebook 05 trains.
 #
 # ## Exercises
 #
 # Change the cells until each check prints *right!*. Solutions are folded away below each one.
 #
-# **1.** How many pixels does the inner boundary of a filled square of 6 × 6 pixels have?
+# **1.** How many cells does the inner boundary of a filled square of 6 × 6 cells have?
 
 # %%
 square = np.zeros((10, 10), dtype=bool)
@@ -242,14 +250,14 @@ answer = None  # your number here
 padded = np.pad(square, 1)
 around = sum(np.roll(np.roll(padded, dy, 0), dx, 1) for dy in (-1, 0, 1) for dx in (-1, 0, 1))[1:-1, 1:-1]
 truth = int((square & (9 * square - around > 0)).sum())
-assert answer in (None, truth), "Count the pixels that have at least one neighbour outside of the square."
+assert answer in (None, truth), "Count the cells that have at least one neighbour outside of the square."
 print("right!" if answer == truth else "not answered yet")
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# `answer = 20`: all 36 pixels but the 4 × 4 inner ones. The Laplacian is positive on the mask's *inner* side only; the
-# pixels just outside of the square get a negative value.
+# `answer = 20`: all 36 cells but the 4 × 4 inner ones. The Laplacian is positive on the mask's *inner* side only; the
+# cells just outside of the square get a negative value.
 #
 # </details>
 #
@@ -273,7 +281,7 @@ print("not answered yet" if nearer is None else "right!")
 #
 # `nearer = 1`
 #
-# Only the first one, whose companion stands right beside it. A companion shares the *place*, a twin the *looks*; about
+# Only the first one, whose companion stands right beside it. A companion shares the *surroundings*, a twin the *looks*; about
 # half of what the box averages is the object itself, so looks mostly win. With 15 × 15 it is two of four.
 #
 # </details>
@@ -293,10 +301,10 @@ def blur(picture, size=9):
     return windows.mean(axis=(-1, -2))
 
 
-swapped = None  # (blur(edges) * features) summed over the pixels, divided by ...
+swapped = None  # (blur(edges) * features) summed over the cells, divided by ...
 
 # %%
-assert swapped is None or np.allclose(swapped, by_hand, atol=1e-3), "Divide by the number of boundary pixels."
+assert swapped is None or np.allclose(swapped, by_hand, atol=1e-3), "Divide by the number of boundary cells."
 print("not answered yet" if swapped is None else "right!")
 
 # %% [markdown]

@@ -112,7 +112,7 @@ def picture_of(row):
 
 
 def text_of(row):
-    return f"{names[here['identity'][row]]}, frame {here['frame'][row]}, track {here['track'][row]}"
+    return f"{names[here['identity'][row]]}, frame {here['frame'][row]}, track {place_of[here['track'][row]]}"
 
 
 def draw(layer, perplexity=15, seed=0, metric="cosine"):
@@ -137,11 +137,12 @@ maps = {
 
 # %%
 tracks = [track.id for track in result.tracks]
+place_of = {track: place for place, track in enumerate(tracks, 1)}  # its number in the player
 owners = [here.loc[here["track"] == track, "identity"].mode()[0] for track in tracks]
 player = TrackPlayer(
     frames,
     [track.masks for track in result.tracks],
-    names=[f"{track}: {names[owner]}" for track, owner in zip(tracks, owners)],
+    names=[names[owner] for owner in owners],
     groups=owners,
     rows=row_numbers(table, clip.name, tracks, len(frames)),
     title="The clip and its tracks",
@@ -352,7 +353,7 @@ layer = ipw.Dropdown(options=LAYERS, value="context_aware", description="embeddi
 
 
 def face_to_face(rows):
-    return [f"{names[i]} ({t})" for i, t in zip(here["identity"][rows], here["track"][rows])]
+    return [f"{names[i]} ({place_of[t]})" for i, t in zip(here["identity"][rows], here["track"][rows])]
 
 
 def compare(_=None):
