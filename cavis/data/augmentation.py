@@ -296,12 +296,13 @@ class Twin:
 
 
 def draw_twin(clip: Clip, rng: np.random.Generator) -> Twin | None:
-    """Any object, its copy beside it or half in front of it; None where there is no object."""
-    count = len(clip.targets.labels)
-    if not count:
+    """Any object with a pixel, its copy beside it or half in front of it; None where there is none."""
+    rows = clip.targets.masks.flatten(1).any(dim=1).nonzero()[:, 0].tolist()
+    if not rows:
         return None
     side = rng.choice((-1, 1)) * rng.uniform(0.4, 1.1)
-    return Twin(int(rng.integers(count)), bool(rng.random() < 0.5), (float(rng.uniform(-0.2, 0.2)), float(side)))
+    row = rows[int(rng.integers(len(rows)))]
+    return Twin(row, bool(rng.random() < 0.5), (float(rng.uniform(-0.2, 0.2)), float(side)))
 
 
 def add_twin(clip: Clip, drawn: Twin) -> Clip:

@@ -442,3 +442,5 @@ def test_any_object_may_have_a_twin_and_where_there_is_none_nothing_is_drawn():
     assert {one.mirrored for one in drawn} == {False, True}
     assert all(0.4 <= abs(one.aside[1]) <= 1.1 for one in drawn)
     assert draw_twin(empty(clip), rng()) is None
+    hidden = hide(clip, (0, 0), (0, 1), (0, 2))
+    assert {draw_twin(hidden, rng(seed)).row for seed in range(40)} == {1, 2}
