@@ -11,12 +11,14 @@ from typing import NamedTuple
 
 from cavis.data.ytvis_json import YtvisDataset
 from cavis.evaluation.average_precision import VisMetrics
+from cavis.evaluation.coverage import Coverage
 from cavis.evaluation.report_clips import WorstClip, worst_clips
 from cavis.evaluation.run import Evaluation
 from cavis.evaluation.tracking import TrackingMetrics
 
 _PRECISION = ("ap", "ap50", "ap75", "ar1", "ar10")
 _SIZES = ("ap_small", "ap_medium", "ap_large")
+_COVERAGE = ("abo", "recall50")
 _TRACKING = ("hota", "deta", "assa", "loca", "idf1", "idp", "idr", "identity_switches")
 _PAGE = Template(
     """<!doctype html>
@@ -77,20 +79,21 @@ def write_report(
     folder: str | Path,
     dataset: YtvisDataset,
     evaluation: Evaluation,
+    covered: Coverage | None = None,
     tracking: TrackingMetrics | None = None,
     style: ReportStyle | None = None,
 ) -> ReportFiles:
     """Write ``report.html``, which needs no other file, and ``categories.csv`` into a folder, made if it is not there.
 
-    Numbers are fractions; where there is nothing to measure the cell is empty. ``tracking`` adds its columns. A
-    ValueError for an evaluation without metrics (a data set without annotations); then nothing is written.
+    Numbers are fractions; where there is nothing to measure the cell is empty. ``covered`` and ``tracking`` add their
+    columns. A ValueError for an evaluation without metrics (a data set without annotations); then nothing is written.
     """
     if evaluation.metrics is None:
         raise ValueError(f"expected an evaluation with metrics, got one of {dataset.path}, which has no annotations")
     style = style or ReportStyle()
     clips = worst_clips(dataset, evaluation.predictions, style.clips, style.frames, style.min_score)
-    page = report_page(dataset, evaluation, tracking, clips, style.title)
-    rows = category_rows(evaluation.metrics, tracking)
+    page = report_page(dataset, evaluation, covered, tracking, clips, style.title)
+    rows = category_rows(evaluation.metrics, covered, tracking)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = ReportFiles(folder / "report.html", folder / "categories.csv")
@@ -101,16 +104,18 @@ def write_report(
     return files
 
 
-def category_rows(metrics: VisMetrics, tracking: TrackingMetrics | None = None) -> list[list[str]]:
+def category_rows(
+    metrics: VisMetrics, covered: Coverage | None = None, tracking: TrackingMetrics | None = None
+) -> list[list[str]]:
     """A header, and one row of text for each category; empty where there is nothing to measure."""
-    header = ["id", "name", "objects", *_PRECISION, *(_TRACKING if tracking else ())]
-    scores = {row.id: row.scores for row in tracking.per_category} if tracking else {}
-    rows = [header]
+    columns = [(_COVERAGE, {row.id: row for row in covered.per_category} if covered else None)]
+    columns += [(_TRACKING, {row.id: row.scores for row in tracking.per_category} if tracking else None)]
+    shown = [(names, values) for names, values in columns if values is not None]
+    rows = [["id", "name", "objects", *_PRECISION, *(name for names, _ in shown for name in names)]]
     for one in metrics.per_category:
         row = [str(one.id), one.name, str(one.objects), *(_number(getattr(one, name)) for name in _PRECISION)]
-        if tracking:
-            followed = scores.get(one.id)
-            row += ["" if followed is None else _number(getattr(followed, name)) for name in _TRACKING]
+        for names, values in shown:
+            row += [_number(getattr(values[one.id], name)) if one.id in values else "" for name in names]
         rows.append(row)
     return rows
 
@@ -118,6 +123,7 @@ def category_rows(metrics: VisMetrics, tracking: TrackingMetrics | None = None) 
 def report_page(
     dataset: YtvisDataset,
     evaluation: Evaluation,
+    covered: Coverage | None,
     tracking: TrackingMetrics | None,
     clips: Sequence[WorstClip],
     title: str,
@@ -131,15 +137,17 @@ def report_page(
     return _PAGE.substitute(
         title=escape(title),
         about=escape(about),
-        headline=_html_table(_headline(metrics, tracking)),
-        categories=_html_table(category_rows(metrics, tracking)),
+        headline=_html_table(_headline(metrics, covered, tracking)),
+        categories=_html_table(category_rows(metrics, covered, tracking)),
         clips="\n".join(map(_html_clip, clips)) or "<p>None was drawn.</p>",
     )
 
 
-def _headline(metrics: VisMetrics, tracking: TrackingMetrics | None) -> list[list[str]]:
+def _headline(metrics: VisMetrics, covered: Coverage | None, tracking: TrackingMetrics | None) -> list[list[str]]:
     rows = [["measure", "value"]]
     rows += [[name.replace("_", " "), _number(getattr(metrics, name))] for name in (*_PRECISION, *_SIZES)]
+    if covered:
+        rows += [[name, _number(getattr(covered, name))] for name in _COVERAGE]
     if tracking:
         rows += [[name.replace("_", " "), _number(getattr(tracking.combined, name))] for name in _TRACKING]
     return rows

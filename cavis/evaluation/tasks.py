@@ -3,7 +3,7 @@
 ============ =============== ============================================================ ====================
 data set     model           files beside metrics.json                                    measures
 ============ =============== ============================================================ ====================
-YouTube-VIS  instance        results.json, report.html, categories.csv                    AP, AR, HOTA, IDF1
+YouTube-VIS  instance        results.json, report.html, categories.csv                    AP, AR, ABO, HOTA, IDF1
 VIPSeg       panoptic        pred.json, pan_pred/<video>/<frame>.png, categories.csv      VPQ, STQ
 VSPW         semantic        semantic/<video>/<frame>.png, categories.csv                 mIoU
 ============ =============== ============================================================ ====================
@@ -27,6 +27,7 @@ from cavis.checkpoints.files import write_atomically
 from cavis.data.panoptic_maps import MappedDataset, MappedVideo
 from cavis.data.ytvis_json import YtvisDataset
 from cavis.evaluation.average_precision import PredictedTrack
+from cavis.evaluation.coverage import Coverage, coverage
 from cavis.evaluation.panoptic_files import (
     PanopticMetrics,
     evaluate_panoptic,
@@ -113,11 +114,14 @@ class InstanceTask:
             predictions += predictions_from_json(found(index)["predictions"], self.dataset, where)
         evaluation = measure(self.dataset, predictions, unmatched)
         assert evaluation.metrics is not None
-        tracking = tracking_metrics(ground_truth(self.dataset), evaluation.predictions, self.dataset.categories)
-        write_report(self.out, self.dataset, evaluation, tracking)
-        table = [["category", "AP", "AP50"]]
-        table += [[one.name, _shown(one.ap), _shown(one.ap50)] for one in evaluation.per_category]
-        return Outcome(metrics_json(evaluation.metrics) | tracking_json(tracking), table, unmatched)
+        truth, kept, names = ground_truth(self.dataset), evaluation.predictions, self.dataset.categories
+        covered, tracking = coverage(truth, kept, names), tracking_metrics(truth, kept, names)
+        write_report(self.out, self.dataset, evaluation, covered, tracking)
+        table = [["category", "AP", "AP50", "ABO"]]
+        for one, cover in zip(evaluation.per_category, covered.per_category, strict=True):
+            table.append([one.name, _shown(one.ap), _shown(one.ap50), _shown(cover.abo)])
+        numbers = metrics_json(evaluation.metrics) | coverage_json(covered) | tracking_json(tracking)
+        return Outcome(numbers, table, unmatched)
 
 
 @dataclass(frozen=True)
@@ -224,6 +228,11 @@ class SemanticTask:
             counts += semantic_counts(truth, classes[found], number)
         rows, columns = np.nonzero(counts.confusion)
         return np.stack([rows, columns, counts.confusion[rows, columns]], axis=1).tolist()
+
+
+def coverage_json(metrics: Coverage) -> dict[str, float]:
+    """The headline numbers of coverage: means over the categories."""
+    return {"ABO": metrics.abo, "recall50": metrics.recall50}
 
 
 def tracking_json(metrics: TrackingMetrics) -> dict[str, float]:

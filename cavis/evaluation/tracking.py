@@ -123,7 +123,7 @@ def tracking_metrics(
     for id_ in sorted(categories):
         truths = [track for track in ground_truth if track.category_id == id_]
         found = [track for track in kept if track.category_id == id_]
-        counts = sum((_video_counts(*cell) for cell in _by_video(truths, found)), start=TrackingCounts.nothing())
+        counts = sum((_video_counts(*cell) for cell in by_video(truths, found)), start=TrackingCounts.nothing())
         objects = sum(not track.iscrowd for track in truths)
         rows.append((CategoryTracking(id_, categories[id_], objects, len(found), scores(counts)), counts))
     counted = [row.scores for row, counts in rows if counts.truth_masks + counts.predicted_masks]
@@ -257,9 +257,10 @@ def _identity_switches(
     return switches
 
 
-def _by_video(
+def by_video(
     truths: Iterable[GroundTruthTrack], predictions: Iterable[PredictedTrack]
 ) -> list[tuple[int, list[GroundTruthTrack], list[PredictedTrack]]]:
+    """Annotated and predicted tracks of each video that has any, in the order of the ids."""
     videos: dict[int, tuple[list[GroundTruthTrack], list[PredictedTrack]]] = {}
     for truth in truths:
         videos.setdefault(truth.video_id, ([], []))[0].append(truth)

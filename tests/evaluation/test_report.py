@@ -12,6 +12,7 @@ from PIL import Image
 from cavis import rle
 from cavis.data.ytvis_json import open_ytvis
 from cavis.evaluation.average_precision import PredictedTrack
+from cavis.evaluation.coverage import coverage
 from cavis.evaluation.report import ReportStyle, write_report
 from cavis.evaluation.run import Evaluation, evaluate_results, ground_truth
 from cavis.evaluation.tracking import tracking_metrics
@@ -84,16 +85,20 @@ class Page(HTMLParser):
 def test_page_and_table_hold_the_numbers_of_the_evaluation(world, tmp_path):
     dataset, evaluation = world
     tracking = tracking_metrics(ground_truth(dataset), evaluation.predictions, dataset.categories)
-    files = write_report(tmp_path / "a" / "report", dataset, evaluation, tracking)
+    covered = coverage(ground_truth(dataset), evaluation.predictions, dataset.categories)
+    files = write_report(tmp_path / "a" / "report", dataset, evaluation, covered, tracking)
     with files.table.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["name"] for row in rows] == list(NAMES.values())
-    for row, one, followed in zip(rows, evaluation.per_category, tracking.per_category, strict=True):
+    per_category = (evaluation.per_category, covered.per_category, tracking.per_category)
+    for row, one, cover, followed in zip(rows, *per_category, strict=True):
         assert row["ap"] == ("" if one.ap == -1 else f"{one.ap:.4f}")
+        assert row["abo"] == ("" if cover.abo == -1 else f"{cover.abo:.4f}")
         assert row["hota"] == f"{followed.scores.hota:.4f}"
         assert row["identity_switches"] == str(followed.scores.identity_switches)
     page = Page(files.page.read_text(encoding="utf-8"))
     assert ["ap", f"{evaluation.metrics.ap:.4f}"] in page.rows
+    assert ["recall50", f"{covered.recall50:.4f}"] in page.rows
     assert ["hota", f"{tracking.combined.hota:.4f}"] in page.rows
     assert [list(row.values()) for row in rows] == page.rows[-len(rows) :]
 

@@ -161,8 +161,8 @@ def test_a_synthesized_set_can_be_evaluated(cavis: Cavis, tmp_path: Path) -> Non
     outcome = cavis("evaluate", tmp_path / "set", "--model", "tiny", "--out", tmp_path / "scores")
     assert outcome.code == 0, outcome.err
     numbers = json.loads((tmp_path / "scores" / "metrics.json").read_text())
-    tracking = ["HOTA", "AssA", "IDF1", "identity_switches"]
-    assert list(numbers) == ["AP", "AP50", "AP75", "AR1", "AR10", *tracking]
+    rest = ["ABO", "recall50", "HOTA", "AssA", "IDF1", "identity_switches"]
+    assert list(numbers) == ["AP", "AP50", "AP75", "AR1", "AR10", *rest]
     assert numbers["identity_switches"] >= 0
     assert all(0 <= value <= 1 for name, value in numbers.items() if name != "identity_switches")
     assert f"{numbers['AP']:.3f}" in outcome.out

@@ -140,7 +140,8 @@ def test_instances_get_numbers_a_report_and_a_table(cavis, instances, model, tmp
     code, out, err = cavis("evaluate", instances, "--model", model, "--out", tmp_path / "out")
     assert code == 0, err
     numbers = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert list(numbers) == ["AP", "AP50", "AP75", "AR1", "AR10", "HOTA", "AssA", "IDF1", "identity_switches"]
+    rest = ["ABO", "recall50", "HOTA", "AssA", "IDF1", "identity_switches"]
+    assert list(numbers) == ["AP", "AP50", "AP75", "AR1", "AR10", *rest]
     assert f"HOTA {numbers['HOTA']:.3f}" in out
     assert "<h2>Worst clips</h2>" in (tmp_path / "out" / "report.html").read_text()
     with (tmp_path / "out" / "categories.csv").open(newline="") as file:
