@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cavis.cli.shared import Device, SkipFaulty
-from cavis.cli.train_run import INTERRUPTED, How, train_own, train_stage
+from cavis.cli.train_run import INTERRUPTED, Changes, How, train_own, train_stage
 
 __all__ = ["INTERRUPTED", "train"]
 
@@ -47,7 +47,12 @@ HoldOut = Annotated[
         help="With --from: share of the videos kept to measure with; 0.1 if the data has no splits.", show_default=False
     ),
 ]
-Steps = Annotated[int | None, typer.Option(help="Instead of the preset's.", min=1, show_default=False)]
+Steps = Annotated[int | None, typer.Option(help="The drops of the rate move along.", min=1, show_default=False)]
+ClipsPerStep = Annotated[
+    int | None, typer.Option(help="Clips of a step, of all processes together.", min=1, show_default=False)
+]
+Frames = Annotated[int | None, typer.Option(help="Frames of a clip.", min=1, show_default=False)]
+LearningRate = Annotated[float | None, typer.Option(help="Before it drops.", show_default=False)]
 Precision = Annotated[
     PrecisionName | None,
     typer.Option(help="Of the forward pass: fp16 on CUDA and fp32 elsewhere, if not said.", show_default=False),
@@ -69,6 +74,9 @@ def train(
     hold_out: HoldOut = None,
     skip_faulty: SkipFaulty = False,
     steps: Steps = None,
+    clips_per_step: ClipsPerStep = None,
+    frames: Frames = None,
+    learning_rate: LearningRate = None,
     seed: Annotated[int, typer.Option(help="Of weights, clips and points.", min=0)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 200,
@@ -83,7 +91,8 @@ def train(
     tensorboard/. Ctrl-C stops after the step it is in and leaves a checkpoint. With --from the segmenter and the
     tracker learn one after the other, in OUT/segmenter and OUT/tracker, 500 steps each; categories and sizes are those
     of the data set, and OUT/held_out.json is the share of it that was kept to measure with. Under torchrun or
-    accelerate launch the processes share the clips of each step.
+    accelerate launch the processes share the clips of each step. Steps, clips, frames and learning rate are the
+    preset's, if not said.
 
     Example: cavis train --stage segmenter --out runs/seg && cavis train --stage tracker --start-from
     runs/seg/model.safetensors --out runs/track
@@ -99,6 +108,7 @@ def train(
         seed=seed,
         resume=resume,
         checkpoint_every=checkpoint_every,
+        changes=Changes(clips_per_step=clips_per_step, frames=frames, learning_rate=learning_rate),
         precision=None if precision is None else precision.value,
         recompute=recompute,
         tensorboard=tensorboard,

@@ -1,9 +1,10 @@
 """What ``cavis train`` does: one stage to its end, or two of them on a data set of one's own."""
 
+import math
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +26,24 @@ TOLD_EVERY = 20
 
 
 @dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What every stage of a command has instead of the preset's; None keeps that."""
+
+    clips_per_step: int | None = None
+    frames: int | None = None
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"expected a learning rate above 0, got {self.learning_rate}")
+
+    def of(self, schedule: "StageConfig") -> "StageConfig":
+        """The schedule with the changes."""
+        wanted = {name: value for name, value in asdict(self).items() if value is not None}
+        return replace(schedule, **wanted)
+
+
+@dataclass(frozen=True, kw_only=True)
 class How:
     """What all stages of a command share."""
 
@@ -34,6 +53,7 @@ class How:
     seed: int
     resume: bool
     checkpoint_every: int
+    changes: Changes
     precision: Literal["fp32", "bf16", "fp16"] | None
     recompute: bool
     tensorboard: bool
@@ -65,7 +85,7 @@ class How:
         return Run(
             preset=plan,
             stage=stage,
-            schedule=schedule,
+            schedule=self.changes.of(schedule),
             seed=self.seed,
             folder=folder,
             checkpoint_every=self.checkpoint_every,

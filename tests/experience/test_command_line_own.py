@@ -9,7 +9,7 @@ import pytest
 from nano import nano_config, nano_model
 
 from cavis import cli
-from cavis.checkpoints.files import ModelFile, read_model_file, save_model
+from cavis.checkpoints.files import ModelFile, read_model_file, read_training, save_model
 from cavis.data.ytvis_json import open_ytvis
 from cavis.training.log import read_log
 
@@ -66,6 +66,19 @@ def test_pictures_alone_teach_a_model_that_is_measured_on_those_it_has_not_seen(
     assert json.loads((out / "scores" / "metrics.json").read_text())["AP"] >= -1
 
 
+def test_clips_frames_and_learning_rate_are_those_of_the_command_in_both_stages(cavis, nano, tmp_path):
+    data, out = album(tmp_path / "album", ("kite", "dog", "cup")), tmp_path / "mine"
+    wanted = {"clips_per_step": 3, "frames": 2, "learning_rate": 0.003}
+    changes = [word for name, value in wanted.items() for word in (f"--{name.replace('_', '-')}", value)]
+    code, said = cavis("train", "--data", data, "--from", nano, "--out", out, "--steps", 2, "--device", "cpu", *changes)
+    assert code == 0, said
+    for stage in ("segmenter", "tracker"):
+        schedule = read_training(out / stage / "latest.pt")["schedule"]
+        assert {name: schedule[name] for name in wanted} == wanted
+        assert schedule["steps"] == 2
+        assert read_log(out / stage / "log.jsonl")[0]["learning_rate"] == 0.003
+
+
 def test_what_is_faulty_is_told_and_left_out_only_when_asked(cavis, nano, tmp_path):
     content, faults, _ = many_faults()
     data, out = write(tmp_path / "clips", "annotations.json", "JPEGImages", content), tmp_path / "mine"
@@ -88,6 +101,7 @@ def test_what_is_faulty_is_told_and_left_out_only_when_asked(cavis, nano, tmp_pa
     [
         (("--precision", "fp16", "--device", "cpu"), "expected a CUDA device for precision fp16, got cpu"),
         (("--precision", "fp8"), "fp8"),
+        (("--learning-rate", "0", "--from", "tiny"), "expected a learning rate above 0, got 0.0"),
         (("--hold-out", "0.1"), "expected --hold-out with --from"),
         (("--from", "tiny", "--hold-out", "1.5", "--data", "."), "expected"),
     ],
