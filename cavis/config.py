@@ -263,6 +263,8 @@ class Augmentation:
     paste_scale: tuple[float, float] = (0.5, 1.5)
     twin: float = 0.0
     """Share of clips in which one object has a copy beside it, mirrored half of the time."""
+    least_pixels: int = 1
+    """An object of which less is left in a frame, after all of this, counts as absent there."""
 
     def __post_init__(self) -> None:
         for name in ("reversal", "crop", "flip", "drift", "paste", "twin", "brightness", "contrast", "saturation"):
@@ -273,6 +275,8 @@ class Augmentation:
             value = getattr(self, name)
             if value is not None and not 0 < value[0] <= value[1]:
                 raise ValueError(f"expected {name} as a positive range, smallest first, got {value}")
+        if self.least_pixels < 1:
+            raise ValueError(f"expected least_pixels of 1 or more, got {self.least_pixels}")
         if self.crop and not self.crop_short_sides:
             raise ValueError("expected crop_short_sides to choose from where crop is not 0, got none")
         if self.scale_jitter and (self.short_sides or not self.window):

@@ -171,6 +171,7 @@ LITE_AUGMENTATION = Augmentation(
     paste=0.5,
     paste_scale=(0.5, 1.2),
     twin=0.5,
+    least_pixels=16,
 )
 """Pictures have no motion of their own: they turn, drift and zoom, and objects of other pictures pass before them.
 

@@ -185,7 +185,7 @@ def _size_after(steps: Sequence[Step], size: Size) -> Size:
 def augment(clip: Clip, steps: Sequence[Step]) -> Clip:
     """Apply steps to a clip; an object without a pixel left in a frame is absent there, and left out if in all.
 
-    What a still picture's frames share is done once.
+    What a still picture's frames share is done once; one that turns or drifts is still no longer.
     """
     if not steps:
         return clip
@@ -198,12 +198,12 @@ def augment(clip: Clip, steps: Sequence[Step]) -> Clip:
     if rest:
         frames = _frames(frames, rest)
         masks = _masks(masks, rest, frames.shape[-2:])
-    return replace(clip, frames=frames, targets=seen_in(clip.targets, masks))
+    return replace(clip, frames=frames, targets=seen_in(clip.targets, masks), still=clip.still and not rest)
 
 
-def seen_in(targets: Targets, masks: Bool[Tensor, "N T H W"]) -> Targets:
-    """The targets with other masks: present where they were annotated and still have pixels, left out if nowhere."""
-    present = targets.present & masks.flatten(2).any(dim=2)
+def seen_in(targets: Targets, masks: Bool[Tensor, "N T H W"], least: int = 1) -> Targets:
+    """The targets with other masks: present where they were annotated and have pixels enough, left out if nowhere."""
+    present = targets.present & (masks.flatten(2).sum(dim=2) >= least)
     kept = present.any(dim=1)
     rows = {"labels": targets.labels[kept], "ids": targets.ids[kept], "present": present[kept]}
     return replace(targets, masks=(masks & present[..., None, None])[kept], **rows)
@@ -307,7 +307,7 @@ def draw_twin(clip: Clip, rng: np.random.Generator) -> Twin | None:
 
 def add_twin(clip: Clip, drawn: Twin) -> Clip:
     """Put a copy of an object in front of the clip: two that look alike are two all the same."""
-    alone = replace(clip, targets=_rows(clip.targets, torch.tensor([drawn.row])), still=False)
+    alone = replace(clip, targets=_rows(clip.targets, torch.tensor([drawn.row])))
     height, width = clip.frames.shape[-2:]
     ys, xs = (places.nonzero() for places in (alone.targets.masks.any(dim=-1), alone.targets.masks.any(dim=-2)))
     (top, bottom), (left, right) = ((int(at[:, -1].min()), int(at[:, -1].max()) + 1) for at in (ys, xs))

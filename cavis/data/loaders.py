@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cavis.config import CORRECTED, DataRules, StageConfig
 from cavis.data.annotated import AnnotatedVideos
-from cavis.data.augmentation import add_twin, augment, draw_paste, draw_steps, draw_twin, paste
+from cavis.data.augmentation import add_twin, augment, draw_paste, draw_steps, draw_twin, paste, seen_in
 from cavis.data.clips import collate, draw_frames, mark_present, relabel
 from cavis.data.synthetic import TwinsClip, TwinsConfig
 from cavis.records import Clip, ClipBatch, Targets
@@ -99,6 +100,8 @@ class StepBatches(Dataset[ClipBatch]):
         if augmentation and augmentation.twin and rng.random() < augmentation.twin:
             twin = draw_twin(clip, rng)
             clip = add_twin(clip, twin) if twin else clip
+        if augmentation and augmentation.least_pixels > 1:
+            clip = replace(clip, targets=seen_in(clip.targets, clip.targets.masks, augmentation.least_pixels))
         return mark_present(clip, self.rules)
 
     def _draw(self, rng: np.random.Generator) -> Clip:

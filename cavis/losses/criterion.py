@@ -11,7 +11,7 @@ from cavis.config import LossConfig, Reading
 from cavis.losses.contrastive import Contrast, Instances, contrast, prototypes, track_contrast
 from cavis.losses.mask_losses import dice, mask_cross_entropy
 from cavis.losses.matching import GridTargets, Matches, match_first_appearance, match_frames, on_grid, where_seen
-from cavis.losses.partial_labels import without_unknown
+from cavis.losses.partial_labels import on_annotated, without_unknown
 from cavis.losses.point_sampling import Draws, of_clips, sample_at, uncertain_points
 from cavis.losses.totals import Total, alone
 from cavis.records import ClipPrediction, FramePrediction, LayerPrediction, Targets
@@ -64,7 +64,11 @@ class InstanceLoss:
         for b, (clip, query_of) in enumerate(zip(objects, matches, strict=True)):
             frame, row = (query_of >= 0).nonzero(as_tuple=True)
             wanted[b, frame, query_of[frame, row]] = clip.labels[row]
-        logits = without_unknown(logits, wanted, [clip.unknown for clip in objects])
+        unknown = [clip.unknown for clip in objects]
+        if any(map(len, unknown)):
+            pairs = zip(layer.mask_logits.float(), objects, strict=True)
+            known = torch.stack([on_annotated(masks, clip.masks) for masks, clip in pairs])
+            logits = without_unknown(logits, wanted, unknown, known)
         weights = logits.new_ones(self.num_classes + 1)
         weights[-1] = self.config.no_object_weight
         loss = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), weight=weights, reduction="sum")

@@ -75,3 +75,12 @@ def test_in_half_of_the_clips_something_passes_by():
     more = [len(moving_clip(Album(), 0, 2, seed, MOTION).targets.labels) for seed in range(40)]
     plain = [len(moving_clip(Album(), 0, 2, seed, replace(MOTION, paste=0.0)).targets.labels) for seed in range(40)]
     assert 8 < np.count_nonzero(np.array(more) != plain) < 32
+
+
+def test_what_passes_by_moves():
+    clips = [moving_clip(Album(), 0, 2, seed, MOTION) for seed in range(40)]
+    plain = [len(moving_clip(Album(), 0, 2, seed, replace(MOTION, paste=0.0)).targets.labels) for seed in range(40)]
+    passing = [clip.targets.masks[plain[i] :] for i, clip in enumerate(clips)]  # in front: behind what is in the clip
+    there = [masks for masks in passing if masks.flatten(2).any(2).all(1).any()]
+    assert len(there) > 5
+    assert all(not masks[:, 0].equal(masks[:, 1]) for masks in there)

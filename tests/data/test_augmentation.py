@@ -308,6 +308,7 @@ def test_tones_lie_around_one():
         ({"flip": 1.5}, "expected flip between 0 and 1, got 1.5"),
         ({"crop": 0.5}, "expected crop_short_sides to choose from where crop is not 0, got none"),
         ({"crop_range": (600, 384)}, r"expected crop_range as a positive range, smallest first, got \(600, 384\)"),
+        ({"least_pixels": 0}, "expected least_pixels of 1 or more, got 0"),
         ({"scale_jitter": (0.1, 2.0)}, "expected scale_jitter with a window and without short_sides"),
     ],
 )
@@ -367,6 +368,17 @@ def test_what_is_unknown_in_a_clip_stays_so_whatever_is_pasted():
     assert set(other.targets.labels[:1].tolist()) <= set(pasted.targets.labels.tolist())
     assert pasted.targets.unknown.equal(partly.targets.unknown)
     same(replace(pasted, targets=replace(pasted.targets, unknown=plain.targets.unknown)), plain)
+
+
+def test_pasted_objects_of_a_moving_picture_move_and_those_of_a_still_one_do_not():
+    drift = (Drift(((0.0, 0.0, 1.0), (0.3, 0.1, 0.7))),)
+    picture = replace(single(leaning()), still=True)
+    for steps in ((), drift):
+        pasted = paste(empty(squares(0, frames=2)), augment(picture, steps), Paste((0,), 1.0, (0.0, 0.0)))
+        first, last = pasted.targets.masks[0]
+        assert first.equal(last) == (steps == ())
+        assert first.any()
+        assert last.any()
 
 
 def test_any_objects_may_come_along_and_one_does_at_least():

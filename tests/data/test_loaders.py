@@ -171,6 +171,22 @@ def test_of_clips_with_twins_each_has_one_object_twice_and_without_nothing_is_dr
         assert equal(plain[step], never[step])
 
 
+def test_what_augmentation_leaves_too_little_of_counts_as_absent():
+    plain, strict = (augmented(Augmentation(paste=0.5, least_pixels=least), clips=1) for least in (1, 600))
+    hidden = 0
+    for step in range(20):
+        batches = plain[step], strict[step]
+        before, after = (batch.targets[0] for batch in batches)
+        assert batches[0].frames.equal(batches[1].frames)
+        enough = before.masks.flatten(2).sum(2) >= 600
+        kept = (before.present & enough).any(1)
+        assert after.ids.equal(before.ids[kept])
+        assert after.present.equal((before.present & enough)[kept])
+        assert after.masks.equal((before.masks & enough[..., None, None])[kept])
+        hidden += int((before.present & ~enough).sum())
+    assert hidden > 0
+
+
 def test_an_object_that_only_augmentation_took_from_the_last_frame_keeps_its_label():
     class Leaving:
         """Object 0 lies at the right end in the last frame, object 1 is not annotated there."""

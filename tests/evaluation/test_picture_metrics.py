@@ -115,6 +115,6 @@ def test_pictures_pass_through_the_task_of_instances(album, tmp_path):
     found = [task.predict(index) for index in range(len(dataset))]
     (tmp_path / "out").mkdir()
     outcome = task.finish(found.__getitem__)
-    assert outcome.table[0] == ["category", "AP", "AP50"]
+    assert outcome.table[0] == ["category", "AP", "AP50", "ABO"]
     assert set(outcome.numbers) >= {"AP", "AP50", "HOTA"}
     assert not [one for one in found[2]["predictions"] if one["category_id"] != 38]
