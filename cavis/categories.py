@@ -1,6 +1,6 @@
 """The category names of the data sets; a model's label is the index into one of these."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 TWINS: tuple[str, ...] = (
@@ -106,9 +106,33 @@ class CategoryMap:
     """Name here -> name there; a category that is missing here has no counterpart."""
 
     def label(self, name: str) -> int | None:
-        """The label of the counterpart of a category; None where there is none."""
-        there = self.counterparts.get(name)
+        """The label of the counterpart of a category, however its name is written; None where there is none."""
+        plain = plain_name(name)
+        there = next((there for here, there in self.counterparts.items() if plain_name(here) == plain), None)
         return None if there is None else self.names.index(there)
+
+    def labels(self, categories: Collection[str]) -> dict[str, int]:
+        """Category -> label, of those that have a counterpart; where all have names from there, they keep them."""
+        own = self._own(categories)
+        found = {name: own[plain_name(name)] if own else self.label(name) for name in categories}
+        return {name: label for name, label in found.items() if label is not None}
+
+    def complete(self, looked_for: Collection[str], categories: Collection[str]) -> set[int]:
+        """The labels of which all objects are annotated where ``looked_for``, some of the categories, are.
+
+        Those are the labels all of whose counterparts are among them; or the labels of their own names, where all
+        categories have names from there.
+        """
+        there = set(map(plain_name, looked_for))
+        if own := self._own(categories):
+            return {own[name] for name in there}
+        missing = {name for here, name in self.counterparts.items() if plain_name(here) not in there}
+        return {self.names.index(name) for name in set(self.counterparts.values()) - missing}
+
+    def _own(self, categories: Collection[str]) -> dict[str, int]:
+        """Plain name -> label, if all categories have names from there; empty otherwise."""
+        own = {plain_name(name): label for label, name in enumerate(self.names)}
+        return own if own.keys() >= set(map(plain_name, categories)) else {}
 
 
 _SHARED = ("person", "airplane", "train", "truck", "boat", "cat", "dog", "horse", "cow", "elephant", "bear", "zebra")
@@ -129,7 +153,8 @@ LITE: tuple[str, ...] = ("person", "cat", "car", "bicycle", "motorcycle", "objec
 
 def _as_lite(names: tuple[str, ...]) -> CategoryMap:
     """Categories of the same names, and objects."""
-    return CategoryMap(LITE, {name: name if name in LITE else "object" for name in names} | {"motorbike": "motorcycle"})
+    same = {name: name for name in LITE} | {"motorbike": "motorcycle"}
+    return CategoryMap(LITE, {name: same.get(name, "object") for name in names})
 
 
 TWINS_AS: Mapping[str, CategoryMap] = {"lite": _as_lite(TWINS)}

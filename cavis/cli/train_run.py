@@ -133,6 +133,7 @@ def train_own(own: str, out: Path, steps: int | None, share: float | None, how: 
     source = find_model(own)
     data = open_own(how.data, share, how.seed, skip_faulty=how.skip_faulty)
     tell_left_out(data.left_out)
+    clips = data.source(how.shares)
     plan = own_preset(read_model_file(source)[0], data.names, steps)
     processes.wait()  # until all have looked
     if processes.main:
@@ -141,12 +142,12 @@ def train_own(own: str, out: Path, steps: int | None, share: float | None, how: 
             write_start(source, plan, how.seed, out / START)
     processes.wait()
     segmenter, tracker = out / "segmenter", out / "tracker"
-    _finish(how.run(plan, "segmenter", plan.segmenter, segmenter), data.source(), out / START, processes)
+    _finish(how.run(plan, "segmenter", plan.segmenter, segmenter), clips, out / START, processes)
     joined = out / "joined.safetensors"
     if not (tracker / LATEST).exists() and processes.main:
         write_joined(segmenter / MODEL, out / START, joined)
     processes.wait()
-    _finish(how.run(plan, "tracker", plan.tracker, tracker), data.source(), joined, processes)
+    _finish(how.run(plan, "tracker", plan.tracker, tracker), clips, joined, processes)
     if processes.main:
         _tell_measuring(data.measuring(how.data, out / HELD_OUT), out, tracker / MODEL)
 

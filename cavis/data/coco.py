@@ -68,7 +68,7 @@ class CocoDataset:
     table: Objects = field(repr=False)
     known: tuple[tuple[int, ...] | None, ...] = field(repr=False)
     """For each image the labels that were looked for in it (its field ``labelled_categories``, a list of names, or
-    "all"), a label of several categories only if all of them were; None: all labels."""
+    "all"), a label of several categories only if the file has all of them and all were; None: all labels."""
     left_out: tuple[Fault, ...] = field(default=(), repr=False)
     """What was left out when it was opened with ``skip_faulty``."""
 
@@ -259,32 +259,39 @@ class _Reader:
         """Category id -> label; with a map, only those that have a counterpart."""
         if self.map is None:
             return {number: label for label, number in enumerate(sorted(self.categories))}
-        labels = {number: self.map.label(name) for number, name in self.categories.items()}
-        found = {number: label for number, label in labels.items() if label is not None}
-        if not found:
+        labels = self.map.labels(self.categories.values())
+        if not labels:
             names = ", ".join(list(self.categories.values())[:5])
             raise DataError(f"{self.faults.file}: expected categories of COCO by their names, got {names}, ...")
-        return found
+        return {number: labels[name] for number, name in self.categories.items() if name in labels}
+
+    def known(self, number: int) -> tuple[int, ...] | None:
+        """The labels all of whose objects are annotated in an image; None where those of all labels are."""
+        every = tuple(self.categories.values())
+        try:
+            looked_for = fields.looked_for(self.labelled.get(number, every), every)
+        except ValueError as error:
+            self.faults.add(str(error), f"image {number}")
+            return ()
+        if self.map is not None:
+            labels, known = len(self.map.names), self.map.complete(looked_for, every)
+        else:
+            names = dict(sorted(self.categories.items())).values()
+            labels, known = len(names), {label for label, name in enumerate(names) if name in looked_for}
+        return None if len(known) == labels else tuple(sorted(known))
 
     def finish(self) -> CocoDataset:
         categories = dict(sorted(self.categories.items()))
-        labels = self.label_of_category() if categories else {}
+        if categories:
+            self.label_of_category()
         pictures = tuple(self.pictures.values())
         place = {picture.id: index for index, picture in enumerate(pictures)}
         columns = np.array([(place[row[0]], *row[1:]) for row in self.rows], dtype=np.int64).reshape(-1, 5)
-        by_name = {name: labels[number] for number, name in categories.items() if number in labels}
-        known = tuple(_known(self.labelled.get(number), by_name) for number in self.pictures)
+        known = tuple(self.known(number) for number in self.pictures)
         names = tuple(categories.values()) if self.map is None else self.map.names
         folder = find_folder(image_folders(self.faults.file), [picture.file_names for picture in pictures])
         objects = _sorted(columns, bytes(self.counts), len(pictures))
         return CocoDataset(self.faults.file, folder, categories, names, pictures, objects, known)
-
-
-def _known(listed: tuple[str, ...] | None, labels: dict[str, int]) -> tuple[int, ...] | None:
-    """The labels all of whose categories were looked for; None where everything was."""
-    if listed is None:
-        return None
-    return tuple(sorted(set(labels.values()) - {label for name, label in labels.items() if name not in listed}))
 
 
 def _sorted(columns: Int[np.ndarray, "N 5"], counts: bytes, images: int) -> Objects:

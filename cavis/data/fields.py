@@ -1,7 +1,10 @@
 """Take fields out of json records; a field that is not as expected is a ValueError with one sentence."""
 
 import math
+from collections.abc import Collection, Sequence
 from typing import Any
+
+from cavis.categories import plain_name
 
 MAX_PIXELS = 1 << 28
 """Pictures of more pixels than this are taken for a slip of the pen."""
@@ -45,6 +48,14 @@ def listed(entry: dict[str, Any], name: str) -> list[Any]:
     if not isinstance(value, list):
         raise ValueError(f"expected a list as {name}, got {_shown(value)}")
     return value
+
+
+def looked_for(listed: Sequence[str], categories: Collection[str]) -> tuple[str, ...]:
+    """The categories that ``labelled_categories`` names, whatever their capitals, spaces and underscores."""
+    plain = {plain_name(name): name for name in categories}
+    if unlisted := [name for name in listed if plain_name(name) not in plain]:
+        raise ValueError(f"expected labelled_categories out of the file's categories, got {unlisted[0]!r}")
+    return tuple(plain[plain_name(name)] for name in listed)
 
 
 def size(entry: dict[str, Any]) -> tuple[int, int]:

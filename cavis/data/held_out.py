@@ -94,7 +94,9 @@ def as_ytvis(parts: Sequence[Part]) -> dict[str, Any]:
             frames, folder, objects = _video(part.dataset, index)
             video_id = len(videos) + 1
             files = [str((folder / name).absolute()) for name in frames.file_names]
-            videos.append({"id": video_id, "height": frames.height, "width": frames.width, "file_names": files})
+            video = {"id": video_id, "height": frames.height, "width": frames.width, "file_names": files}
+            known = _known(part.dataset, index)
+            videos.append(video if known is None else video | {"labelled_categories": [names[k] for k in known]})
             annotations += [
                 {"id": number, "video_id": video_id} | one.as_json()
                 for number, one in enumerate(objects, start=len(annotations) + 1)
@@ -130,6 +132,15 @@ def _video(dataset: AnnotatedVideos, index: int) -> tuple[Frames, Path, Iterator
     if isinstance(dataset, CocoDataset):
         return dataset.pictures[index], dataset.images or Path(), _instances(dataset, index)
     raise ValueError(f"expected videos or images with instances to hold out, got {type(dataset).__name__}")
+
+
+def _known(dataset: AnnotatedVideos, index: int) -> Sequence[int] | None:
+    """The labels that were looked for in a video; None: all of them."""
+    if isinstance(dataset, CocoDataset):
+        return dataset.known[index]
+    if isinstance(dataset, YtvisDataset) and (known := dataset.videos[index].known) is not None:
+        return [dataset.labels[id_] for id_ in known]
+    return None
 
 
 def _tracks(dataset: YtvisDataset, index: int) -> Iterator[_Object]:

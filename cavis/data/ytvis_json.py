@@ -134,7 +134,7 @@ class YtvisDataset:
         """Some frames of a video with the objects that are present in any of them; crowds are left out.
 
         Only these frames and masks are decoded; indices may repeat and come in any order. Labels that nobody looked for
-        in the video are ``unknown`` in the targets.
+        in the video, and those of crowds in these frames, are ``unknown`` in the targets.
         """
         video = self.videos[index]
         wanted = list(frames)
@@ -148,7 +148,8 @@ class YtvisDataset:
         present = np.array([one.present[wanted] for one in kept], dtype=bool).reshape(masks.shape[:2])
         labels = [self.labels[one.category_id] for one in kept]
         clip = make_clip(self.frames(index, wanted), labels, [one.id for one in kept], masks, present)
-        unknown = [label for category_id, label in self.labels.items() if not video.counts(category_id)]
+        crowds = {one.category_id for one in video.annotations if one.iscrowd and one.present[wanted].any()}
+        unknown = [label for id_, label in self.labels.items() if id_ in crowds or not video.counts(id_)]
         targets = replace(clip.targets, unknown=torch.tensor(unknown, dtype=torch.int64))
         return replace(clip, targets=targets, still=len(video) == 1)
 
@@ -273,7 +274,14 @@ class _Reader:
 
     def _finished(self, number: int, one: Frames) -> Video:
         annotations, listed = tuple(self.annotations.get(number, ())), self.labelled.get(number)
-        known = None if listed is None else tuple(id_ for id_, name in self.categories.items() if name in listed)
+        known = None
+        if listed is not None:
+            try:
+                meant = fields.looked_for(listed, self.categories.values())
+            except ValueError as error:
+                self.faults.add(str(error), f"video {number}")
+                meant = ()
+            known = tuple(id_ for id_, name in self.categories.items() if name in meant)
         return Video(number, one.name, one.file_names, one.height, one.width, annotations, known)
 
 

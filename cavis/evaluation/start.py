@@ -51,7 +51,9 @@ def in_words_of(dataset: Dataset, ready: ReadyModel) -> Dataset:
     mapping = next((one for one in COCO_AS.values() if one.names == names), None)
     if mapping is None or not isinstance(dataset, YtvisDataset) or recognise(dataset.path) != "coco":
         return dataset
-    renamed = as_videos(open_coco(dataset.path, categories=mapping, keep_empty=True, skip_faulty=True))
+    renamed = as_videos(
+        open_coco(dataset.path, categories=mapping, keep_empty=True, skip_faulty=bool(dataset.left_out))
+    )
     wanted = {video.id for video in dataset.videos}
     videos = tuple(video for video in renamed.videos if video.id in wanted)
     return replace(renamed, videos=videos, left_out=dataset.left_out)

@@ -43,9 +43,9 @@ class OwnData(NamedTuple):
     left_out: tuple[Fault, ...]
     """What was left out as faulty."""
 
-    def source(self) -> ClipSource:
-        """Clips to learn from, drawn from all data sets equally often."""
-        return mixed([clips_of(part) for part in self.training])
+    def source(self, shares: Sequence[float] = ()) -> ClipSource:
+        """Clips to learn from, drawn from all data sets equally often, or in proportion to ``shares``."""
+        return mixed([clips_of(part) for part in self.training], shares)
 
     def measuring(self, data: Sequence[str], held_out: Path) -> list[str]:
         """What ``cavis evaluate`` can measure with: the file of what is held out, and the valid splits of ``data``."""

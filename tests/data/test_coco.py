@@ -97,16 +97,40 @@ def test_what_there_is_a_crowd_of_is_unknown_too(tmp_path):
     assert open_coco(write_coco(tmp_path / "none", content)).clip(0, [0]).targets.unknown.tolist() == []
 
 
-def test_a_label_of_several_categories_is_known_only_if_all_of_them_are(tmp_path):
-    content = coco_content()
-    content["categories"].append({"id": 18, "name": "dog"})
+def test_a_label_of_several_categories_is_known_only_if_the_file_has_all_of_them_and_all_were_looked_for(tmp_path):
+    few, every = coco_content(), coco_content()
+    every["categories"] = [{"id": number, "name": name} for number, name in COCO_IDS.items()]
     cat, thing = (COCO_AS["lite"].names.index(name) for name in ("cat", "object"))
-    for listed, known in ((["cat"], {cat}), (["cat", "kite"], {cat}), (["cat", "kite", "dog"], {cat, thing})):
+    others = [name for name in COCO if name != "zebra"]
+    cases = [(every, ["cat"], {cat}), (every, others, {cat}), (every, list(COCO), {cat, thing}), (few, "all", {cat})]
+    for content, listed, known in cases:
         content["images"][3]["labelled_categories"] = listed
         dataset = open_coco(write_coco(tmp_path, content), categories=COCO_AS["lite"])
         unknown = set(dataset.clip(1, [0]).targets.unknown.tolist())
         assert {cat, thing} - unknown == known
     assert [categories.LITE[k] for k in dataset.clip(0, [0]).targets.labels.tolist()] == ["object", "cat"]
+
+
+def test_categories_that_have_the_wanted_names_already_keep_them(tmp_path):
+    content = coco_content()
+    content["categories"] = [{"id": 38, "name": "Object"}, {"id": 17, "name": "cat"}]
+    del content["images"][3]["labelled_categories"]
+    dataset = open_coco(write_coco(tmp_path, content), categories=COCO_AS["lite"])
+    targets = dataset.clip(0, [0]).targets
+    assert [categories.LITE[k] for k in targets.labels.tolist()] == ["object", "cat"]
+    unknown = dataset.clip(1, [0]).targets.unknown.tolist()
+    assert [categories.LITE[k] for k in unknown] == ["person", "car", "bicycle", "motorcycle"]
+
+
+def test_what_was_looked_for_is_meant_whatever_its_capitals_and_a_slip_is_a_fault(tmp_path):
+    content = coco_content()
+    content["images"][3]["labelled_categories"] = ["Cat"]
+    dataset = open_coco(write_coco(tmp_path, content))
+    assert [dataset.names[k] for k in dataset.clip(1, [0]).targets.unknown.tolist()] == ["kite"]
+    content["images"][3]["labelled_categories"] = ["cat", "kitten"]
+    words = "image 7: expected labelled_categories out of the file's categories, got 'kitten'"
+    with pytest.raises(DataError, match=words):
+        open_coco(write_coco(tmp_path, content))
 
 
 @pytest.mark.parametrize(

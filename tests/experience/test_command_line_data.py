@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cavis import rle
-from cavis.categories import LITE
+from cavis.categories import COCO, LITE
 from cavis.checkpoints.files import read_model_file
 from cavis.data.synthetic import TwinsConfig, synthesize
 
@@ -88,7 +88,8 @@ def write_pictures(root):
         )
     entry = {"iscrowd": 0, "area": 900, "bbox": [20, 10, 30, 30], "segmentation": rle.to_json(rle.encode(mask))}
     annotations = [entry | {"id": i, "image_id": i, "category_id": i} for i in (1, 2)]
-    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "kite"}]
+    names = ["cat", "kite", *(name for name in COCO if name not in ("cat", "kite"))]
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (root / "instances.json").write_text(json.dumps(content))
     return root

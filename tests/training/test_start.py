@@ -10,7 +10,7 @@ from nano import batch_of, nano_model, nano_preset, squares
 from PIL import Image
 
 from cavis import rle
-from cavis.categories import COCO_AS, LITE, TWINS, YTVIS21
+from cavis.categories import COCO, COCO_AS, LITE, TWINS, YTVIS21
 from cavis.data.loaders import StepBatches
 from cavis.data.synthetic import TwinsConfig, synthesize
 from cavis.losses.criterion import SegmenterCriterion
@@ -20,12 +20,16 @@ from cavis.training.start import clip_source, mixed
 SIDE = 24
 
 
-def album(root, names):
-    """Pictures in COCO's form, each with one object of one of the categories."""
+def album(root, names, also=()):
+    """Pictures in COCO's form, each with one object of one of the categories; ``also`` are categories without any."""
     (root / "images").mkdir(parents=True)
     mask = np.zeros((SIDE, SIDE), dtype=bool)
     mask[4:12, 6:20] = True
-    content = {"images": [], "annotations": [], "categories": [{"id": i, "name": n} for i, n in enumerate(names, 1)]}
+    content = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": i, "name": n} for i, n in enumerate((*names, *also), 1)],
+    }
     for i in range(1, len(names) + 1):
         content["images"].append({"id": i, "file_name": f"{i}.png", "height": SIDE, "width": SIDE})
         content["annotations"].append(
@@ -66,7 +70,8 @@ def test_several_sources_are_drawn_from_equally(clips, tmp_path):
 
 def test_pictures_of_coco_train_a_video_preset_and_say_what_they_do_not_know(tmp_path):
     preset = replace(tiny(), model=replace(tiny().model, categories=YTVIS21))
-    source = clip_source(album(tmp_path / "coco", ("skis", "dog")), preset)
+    rest = [name for name in COCO if name not in ("skis", "dog")]
+    source = clip_source(album(tmp_path / "coco", ("skis", "dog"), rest), preset)
     drawn = [draw(source, 2, seed) for seed in range(20)]
     labels = {YTVIS21[label] for clip in drawn for label in clip.targets.labels.tolist()}
     assert labels == {"snowboard", "dog"}
@@ -78,7 +83,8 @@ def test_pictures_of_coco_train_a_video_preset_and_say_what_they_do_not_know(tmp
 
 def test_lite_learns_pictures_of_coco_and_the_twins_world_under_its_own_names(tmp_path):
     preset = lite()
-    pictures = album(tmp_path / "coco", ("person", "cat", "dog", "kite"))
+    shown = ("person", "cat", "dog", "kite")
+    pictures = album(tmp_path / "coco", shown, [name for name in COCO if name not in shown])
     drawn = [draw(clip_source(pictures, preset), 2, seed) for seed in range(20)]
     assert {LITE[label] for clip in drawn for label in clip.targets.labels.tolist()} == {"person", "cat", "object"}
     assert all(len(clip.targets.unknown) == 0 for clip in drawn)
