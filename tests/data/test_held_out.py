@@ -92,6 +92,8 @@ def test_pictures_become_videos_of_one_frame(tmp_path):
         assert ours.frames.equal(theirs.frames)
         assert ours.targets.labels.equal(theirs.targets.labels)
         assert ours.targets.masks.equal(theirs.targets.masks)
+        assert ours.targets.unknown.equal(theirs.targets.unknown)
+    assert any(video.known for video in written.videos)
     crowds = sum(one.iscrowd for video in written.videos for one in video.annotations)
     assert crowds == np.count_nonzero(pictures.table.crowd)
 

@@ -1,6 +1,7 @@
 """A small training set out of a tiny COCO in the official layout."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -126,6 +127,68 @@ def test_what_does_not_fit_is_said(coco, tmp_path):
     (tmp_path / "split.json").write_text("{}")
     with pytest.raises(DataError, match='expected lists "train" and "val" of image ids'):
         select(coco, tmp_path / "out", Selection(), tmp_path / "split.json")
+    (tmp_path / "split.json").write_text('{"train": [1, 2, 3], "val": [7, 3]}')
+    with pytest.raises(DataError, match="expected every image in one of train and val, got image 3 in both"):
+        select(coco, tmp_path / "out", Selection(), tmp_path / "split.json")
+    assert not (tmp_path / "out").exists()
+
+
+def broken(change):
+    def broken_as(content, root):
+        change(content)
+
+    return broken_as
+
+
+def same_name(content, root):
+    """Two folders with a picture of one name each."""
+    for number, folder in enumerate(("a", "b")):
+        name = content["images"][number]["file_name"]
+        (root / "train2017" / folder).mkdir()
+        (root / "train2017" / name).rename(root / "train2017" / folder / "1.jpg")
+        content["images"][number]["file_name"] = f"{folder}/1.jpg"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (same_name, "expected pictures that differ in their names, .* got a/1.jpg and b/1.jpg"),
+        (broken(lambda c: c["images"][2].pop("id")), "images: an entry has no 'id'"),
+        (broken(lambda c: c["images"][2].update(height="9")), "images, id 3: expected a whole number as height, got"),
+        (
+            broken(lambda c: c["annotations"][0].update(image_id=99)),
+            "expected annotations of listed images, got",
+        ),
+        (broken(lambda c: c["annotations"][0].pop("category_id")), "annotations, id 1: an entry has no 'category_id'"),
+        (
+            broken(lambda c: c["annotations"][0].pop("segmentation")),
+            "id 1: an entry has no 'segmentation'",
+        ),
+        (broken(lambda c: c["annotations"][0].update(segmentation=7)), "annotations, id 1: expected"),
+        (broken(lambda c: c["images"][5].update(width=77)), "expected .*000006.jpg to have 77 x 120 pixels, got"),
+        (lambda c, root: (root / "train2017" / "000000000009.jpg").unlink(), "expected a picture in .*000009.jpg"),
+        (lambda c, root: (root / "train2017" / "000000000009.jpg").write_bytes(b"no"), "none that can be read"),
+    ],
+)
+def test_a_faulty_source_is_refused_in_a_sentence_and_nothing_is_left(coco, tmp_path, change, words):
+    root = tmp_path / "coco"
+    shutil.copytree(coco, root)
+    file = root / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    change(content, root)
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=words):
+        select(root, tmp_path / "out", Selection(side=64))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interruption_leaves_no_half_data_set(coco, tmp_path):
+    def interrupt(done, of):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        select(coco, tmp_path / "out", Selection(side=64), progress=interrupt)
     assert not (tmp_path / "out").exists()
 
 

@@ -70,6 +70,21 @@ def folder(tmp_path):
     return write(tmp_path, "annotations.json", "JPEGImages", content())
 
 
+def test_what_nobody_looked_for_and_what_stands_in_a_crowd_is_unknown(folder, tmp_path):
+    assert [open_ytvis(folder).names[k] for k in open_ytvis(folder).clip(0, [0]).targets.unknown.tolist()] == ["cat"]
+    data = content()
+    data["annotations"].pop()  # the crowd
+    for listed, unknown in ((["Dog"], ["cat"]), (["dog", "CAT"], []), ("all", [])):
+        data["videos"][0]["labelled_categories"] = listed
+        dataset = open_ytvis(write(tmp_path / "other", "annotations.json", "JPEGImages", data))
+        assert [dataset.names[k] for k in dataset.clip(0, [0]).targets.unknown.tolist()] == unknown
+    data["videos"][0]["labelled_categories"] = ["dgo"]
+    with pytest.raises(
+        ValueError, match="video 5: expected labelled_categories out of the file's categories, got 'dgo'"
+    ):
+        open_ytvis(write(tmp_path / "other", "annotations.json", "JPEGImages", data))
+
+
 @pytest.mark.parametrize(
     ("json_path", "images"),
     [

@@ -11,7 +11,7 @@ from cavis.checkpoints.hub import find_model, load_model
 from cavis.data.synthetic import TwinsConfig, synthesize
 from cavis.data.ytvis_json import open_ytvis
 from cavis.model import build_model
-from cavis.presets import get_preset
+from cavis.presets import LITE_AUGMENTATION, get_preset
 from cavis.training.own_data import HELD_OUT, keep_held_out, open_own, own_preset, write_joined, write_start
 
 NAMES = ("Giant Cat", "dog", "kite", "CAT")
@@ -89,7 +89,15 @@ def test_a_panoptic_model_is_refused():
         own_preset(about, NAMES)
 
 
-def test_schedules_are_short_and_clips_come_at_the_size_the_model_runs_at():
+def test_clips_come_from_the_data_sets_in_the_shares_asked_for(clips):
+    own = open_own([str(clips), str(clips)], 0.0, seed=0)
+    assert own.source((3, 1)).shares.tolist() == [0.75, 0.25]
+    with pytest.raises(ValueError, match="expected one weight for each of the sources, got 1 for 2"):
+        own.source((1,))
+
+
+def test_schedules_are_short_and_clips_come_as_the_models_preset_has_them_or_at_the_size_it_runs_at():
+    assert own_preset(read_model_file(find_model("lite"))[0], NAMES).segmenter.augmentation == LITE_AUGMENTATION
     preset = own_preset(read_model_file(find_model("tiny"))[0], NAMES, steps=40)
     for stage in (preset.segmenter, preset.tracker):
         assert (stage.steps, stage.decay_at, stage.warmup) == (40, (32,), 4)
