@@ -17,7 +17,7 @@ Score = Literal["class", "class_and_mask"]
 class Reading:
     """The named choices where the paper, the released code and good sense differ; see ``docs/deviations.md``.
 
-    The defaults are what is trained here. :data:`PAPER` and :data:`RELEASED` are the two other readings.
+    :data:`OURS` is what is trained here; :data:`PAPER` and :data:`RELEASED` are the two other readings.
     """
 
     context: Literal["per_channel", "channel_sum", "learnable", "none"] = "per_channel"

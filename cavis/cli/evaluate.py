@@ -36,7 +36,7 @@ def evaluate(
 ) -> None:
     """Run a model over every video of a data set and compare with the annotations.
 
-    Instances: AP, AR, HOTA, IDF1 and a report; VIPSeg: VPQ and STQ; VSPW: mIoU. Pictures are short videos. Writes
+    Instances: AP, AR, ABO, HOTA, IDF1 and a report; VIPSeg: VPQ and STQ; VSPW: mIoU. Pictures are short videos. Writes
     OUT/metrics.json (fractions) and the results in the form of the data set's server, and prints a table. What is found
     in a video is kept in OUT/videos: the same command goes on where it was stopped. Under torchrun or accelerate launch
     the processes share the videos.

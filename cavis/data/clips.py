@@ -12,7 +12,7 @@ from cavis.config import CORRECTED, DataRules
 from cavis.records import Clip, ClipBatch
 
 PADDING = (124, 116, 104)
-"""The mean colour that networks subtract, in whole numbers; less than 0.01 deviations off."""
+"""The mean colour of ImageNet, in whole numbers: for most networks less than 0.01 deviations off zero (lite: 0.2)."""
 
 
 def draw_frames(
@@ -63,7 +63,7 @@ def mark_present(clip: Clip, rules: DataRules) -> Clip:
 def collate(clips: Sequence[Clip]) -> ClipBatch:
     """Stack clips, the smaller ones padded right and below to the largest height and width.
 
-    Frames are padded with the mean colour, which the model turns into (almost exactly) the zeros it pads with itself;
+    Frames are padded with the mean colour, which the model turns into nearly the zeros it pads with itself;
     masks with false, so that padding counts as background like the rest of the picture. A ValueError names lengths
     that differ.
     """

@@ -102,7 +102,8 @@ def _subjects(offer: Offer) -> str:
     """What it finds, before the list of it."""
     count = len(offer.categories)
     if offer.stuff == 0:
-        return f"It finds instances of these {count} kinds of things, and nothing else"
+        rest = "" if "object" in offer.categories else ", and nothing else"
+        return f"It finds instances of these {count} kinds of things{rest}"
     return (
         f"It gives every part of the picture to one of these {count} kinds of things and stuff: of "
         f"{count - offer.stuff} kinds of things each instance on its own, and {offer.stuff} kinds of stuff (such as "

@@ -1,4 +1,4 @@
-"""Coverage: how well the best track covers each annotated object, whatever it is called and however it is scored.
+"""Coverage: how well the best of the predicted tracks covers each annotated object, whatever its category and score.
 
 Average best overlap (ABO; Uijlings et al., "Selective Search for Object Recognition", IJCV 2013) with whole tracks for
 boxes. Average precision asks whether objects are found, named and ranked; this asks only whether they are found.

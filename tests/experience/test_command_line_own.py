@@ -103,12 +103,14 @@ def test_what_is_faulty_is_told_and_left_out_only_when_asked(cavis, nano, tmp_pa
         (("--precision", "fp8"), "fp8"),
         (("--learning-rate", "0", "--from", "tiny"), "expected a learning rate above 0, got 0.0"),
         (("--hold-out", "0.1"), "expected --hold-out with --from"),
-        (("--from", "tiny", "--hold-out", "1.5", "--data", "."), "expected"),
+        (("--from", "tiny", "--hold-out", "1.5", "--data", "ALBUM"), "expected a share of at least 0 and less than 1"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(cavis, tmp_path, options, words):
     stage = () if "--from" in options else ("--stage", "segmenter")
-    code, said = cavis("train", *stage, "--out", tmp_path / "run", *options)
+    pictures = album(tmp_path / "album", ("kite", "dog"))
+    given = [pictures if option == "ALBUM" else option for option in options]
+    code, said = cavis("train", *stage, "--out", tmp_path / "run", *given)
     assert code == 2
     assert words in said
     assert not (tmp_path / "run").exists()
