@@ -161,7 +161,7 @@ def lite() -> Preset:
 
 LITE_AUGMENTATION = Augmentation(
     scale_jitter=(0.8, 1.9),
-    window=256,
+    window=320,
     flip=0.5,
     rotation=10.0,
     drift=0.25,
