@@ -265,16 +265,24 @@ class _Reader:
             raise DataError(f"{self.faults.file}: expected categories of COCO by their names, got {names}, ...")
         return {number: labels[name] for number, name in self.categories.items() if name in labels}
 
-    def known(self, number: int) -> tuple[int, ...] | None:
-        """The labels all of whose objects are annotated in an image; None where those of all labels are."""
+    def known(self) -> tuple[tuple[int, ...] | None, ...]:
+        """For each image the labels all of whose objects are annotated in it; None where those of all labels are."""
         every = tuple(self.categories.values())
-        try:
-            looked_for = fields.looked_for(self.labelled.get(number, every), every)
-        except ValueError as error:
-            self.faults.add(str(error), f"image {number}")
-            return ()
+        found: dict[tuple[str, ...], tuple[int, ...] | None] = {}  # the same for most images
+        for number in self.pictures:
+            listed = self.labelled.get(number, every)
+            if listed not in found:
+                try:
+                    found[listed] = self.complete(fields.looked_for(listed, every))
+                except ValueError as error:
+                    self.faults.add(str(error), f"image {number}")
+                    found[listed] = ()
+        return tuple(found[self.labelled.get(number, every)] for number in self.pictures)
+
+    def complete(self, looked_for: tuple[str, ...]) -> tuple[int, ...] | None:
+        """The labels all of whose objects are annotated where some categories were looked for; None: all labels."""
         if self.map is not None:
-            labels, known = len(self.map.names), self.map.complete(looked_for, every)
+            labels, known = len(self.map.names), self.map.complete(looked_for, self.categories.values())
         else:
             names = dict(sorted(self.categories.items())).values()
             labels, known = len(names), {label for label, name in enumerate(names) if name in looked_for}
@@ -287,7 +295,7 @@ class _Reader:
         pictures = tuple(self.pictures.values())
         place = {picture.id: index for index, picture in enumerate(pictures)}
         columns = np.array([(place[row[0]], *row[1:]) for row in self.rows], dtype=np.int64).reshape(-1, 5)
-        known = tuple(self.known(number) for number in self.pictures)
+        known = self.known()
         names = tuple(categories.values()) if self.map is None else self.map.names
         folder = find_folder(image_folders(self.faults.file), [picture.file_names for picture in pictures])
         objects = _sorted(columns, bytes(self.counts), len(pictures))
