@@ -15,6 +15,7 @@ annotations                                         images
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -268,16 +269,16 @@ class _Reader:
     def known(self) -> tuple[tuple[int, ...] | None, ...]:
         """For each image the labels all of whose objects are annotated in it; None where those of all labels are."""
         every = tuple(self.categories.values())
-        found: dict[tuple[str, ...], tuple[int, ...] | None] = {}  # the same for most images
+        complete = cache(self.complete)  # most images say the same
+        known = []
         for number in self.pictures:
-            listed = self.labelled.get(number, every)
-            if listed not in found:
-                try:
-                    found[listed] = self.complete(fields.looked_for(listed, every))
-                except ValueError as error:
-                    self.faults.add(str(error), f"image {number}")
-                    found[listed] = ()
-        return tuple(found[self.labelled.get(number, every)] for number in self.pictures)
+            try:
+                listed = self.labelled.get(number)
+                known.append(complete(every if listed is None else fields.looked_for(listed, every)))
+            except ValueError as error:
+                self.faults.add(str(error), f"image {number}")
+                known.append(())
+        return tuple(known)
 
     def complete(self, looked_for: tuple[str, ...]) -> tuple[int, ...] | None:
         """The labels all of whose objects are annotated where some categories were looked for; None: all labels."""
