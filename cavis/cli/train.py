@@ -114,14 +114,21 @@ def train(
         tensorboard=tensorboard,
         device=device,
     ).ready()
+    _require_one_way(own, None if stage is None else stage.value, preset, start_from, hold_out)
     if own is not None:
-        if stage is not None or start_from is not None or preset != "tiny":
-            raise ValueError("expected --from without --stage, --start-from and --preset, for it stands for all three")
         train_own(own, out, steps, hold_out, how)
-    elif stage is None:
-        raise ValueError("expected --stage segmenter, tracker or refiner, or --from MODEL; got neither")
-    elif hold_out is not None:
-        raise ValueError("expected --hold-out with --from; with --stage, train on a folder with a split named train")
-    else:
+    elif stage is not None:
         train_stage(preset, stage.value, steps, out, start_from, how)
     leave()
+
+
+def _require_one_way(
+    own: str | None, stage: str | None, preset: str, start_from: Path | None, hold_out: float | None
+) -> None:
+    """Either a stage of a preset, or a model to go on from: a ValueError for both, neither, or parts of both."""
+    if own is not None and (stage is not None or start_from is not None or preset != "tiny"):
+        raise ValueError("expected --from without --stage, --start-from and --preset, for it stands for all three")
+    if own is None and stage is None:
+        raise ValueError("expected --stage segmenter, tracker or refiner, or --from MODEL; got neither")
+    if own is None and hold_out is not None:
+        raise ValueError("expected --hold-out with --from; with --stage, train on a folder with a split named train")
