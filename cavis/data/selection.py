@@ -208,7 +208,9 @@ def _write_picture(image: Mapping[str, Any], scaled: Mapping[str, Any], folder: 
     try:
         with Image.open(path) as picture:
             if picture.size != said:
-                raise DataError(f"expected {path} to have {said[0]} x {said[1]} pixels, got {picture.size}")
+                raise DataError(
+                    f"expected {path} to have {said[0]} x {said[1]} pixels, got {picture.width} x {picture.height}"
+                )
             if wanted != said:
                 small = picture.convert("RGB").resize(wanted, Resampling.LANCZOS)
                 small.save(target, quality=_JPEG_QUALITY)
