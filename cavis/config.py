@@ -40,8 +40,8 @@ class Reading:
     least 0 and below 1; 0 is the last sight alone, as released. Features are compared by direction, and so averaged."""
     hidden: Literal["counted", "left_out"] = "counted"
     """What holds of a track where its object is not seen. Counted: the tracker learns its class there, with an empty
-    mask, and all frames decide the class of the track. Left out: it learns "no object" there; and where that is more
-    likely than not, the track has no mask, and the frame does not count for its class."""
+    mask, and all frames decide the class of the track. Left out: it learns "no object" there; and where it says
+    so (:attr:`InferenceConfig.min_seen`), the track has no mask, and the frame does not count for its class."""
     alignment: Literal["true", "inverted", "none"] = "true"
     """How Eq. 10's permutation is applied: to the right slots; inverted, as released; or the context is left in the
     segmenter's order (Table 3 f)."""
@@ -326,6 +326,9 @@ class InferenceConfig:
     """Panoptic task: tracks whose best class is less probable are dropped."""
     min_visible_share: float = 0.8
     """Panoptic task: the share of its own mask that a track must keep against the others, over the whole video."""
+    min_seen: float = 0.5
+    """Where the reading leaves out what is hidden: a track has no mask in a frame in which it is less probable than
+    this that it sees any object, and the frame does not count for its class."""
     window: int = 3
     """Frames that pass the segmenter together; results do not depend on it."""
 

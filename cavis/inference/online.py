@@ -59,11 +59,11 @@ HIDDEN = -50.0
 class RunningMean:
     """The class logits of every slot, averaged over the frames so far.
 
-    With ``seen_only`` over those in which the slot is more likely to see an object than none, if there are any.
+    With ``seen_above`` over those in which the slot sees an object with a probability above that, if there are any.
     """
 
-    def __init__(self, *, seen_only: bool = False) -> None:
-        self.seen_only = seen_only
+    def __init__(self, *, seen_above: float | None = None) -> None:
+        self.seen_above = seen_above
         self._all: Mean | None = None
         self._seen: Mean | None = None
 
@@ -71,8 +71,8 @@ class RunningMean:
         """Take in the logits of a window."""
         logits = logits.float()
         self._all = Mean.of(logits, torch.ones_like(logits[..., :1])).joined(self._all)
-        if self.seen_only:
-            self._seen = Mean.of(logits, sees(logits).float()).joined(self._seen)
+        if self.seen_above is not None:
+            self._seen = Mean.of(logits, sees(logits, self.seen_above).float()).joined(self._seen)
 
     def probabilities(self) -> Float[np.ndarray, "Q K1"]:
         """Class probabilities of the averaged logits (the mean comes before the softmax), last "no object"."""
@@ -122,13 +122,14 @@ class OnlinePredictor(Predictor):
 
     def __init__(self, ready: ReadyModel, *, top_k: int | None = None, window: int | None = None) -> None:
         super().__init__(ready, top_k=top_k, window=window)
-        self.seen_only = ready.about.config.reading.hidden == "left_out"
+        left_out = ready.about.config.reading.hidden == "left_out"
+        self.seen_above = ready.inference.min_seen if left_out else None
         self.reset()
 
     def reset(self) -> None:
         """Forget the video of :meth:`step`; the next frame starts a new one."""
         self._state: TrackerState | None = None
-        self._mean = RunningMean(seen_only=self.seen_only)
+        self._mean = RunningMean(seen_above=self.seen_above)
         self._mask_scores: MaskScores | None = None
         self._steps = 0
 
@@ -158,7 +159,7 @@ class OnlinePredictor(Predictor):
         """Segment and track, window by window; what is kept on disk goes from there when the context ends."""
         times = timestamps if timestamps is not None else getattr(source, "timestamps", None)
         total = len(times) if times is not None else None
-        mean, mask_scores = RunningMean(seen_only=self.seen_only), None
+        mean, mask_scores = RunningMean(seen_above=self.seen_above), None
         state, sizes, frame, done = None, None, None, 0
         with self.keeper() as kept:
             for window in windows(source, self.window):
@@ -191,8 +192,8 @@ class OnlinePredictor(Predictor):
         images = torch.stack([to_network(frame, sizes.network) for frame in window])[None]
         frames = self.ready.model.segmenter(images.to(self.ready.device))
         tracks, state = self.ready.model.track(frames, state)
-        if self.seen_only:
-            hidden = ~sees(tracks.class_logits)[..., None]
+        if self.seen_above is not None:
+            hidden = ~sees(tracks.class_logits, self.seen_above)[..., None]
             tracks = replace(tracks, mask_logits=tracks.mask_logits.masked_fill(hidden, HIDDEN))
         return frames, tracks, state
 

@@ -35,9 +35,9 @@ def remember(before: Float[Tensor, "B Q D"], now: Float[Tensor, "B Q D"], memory
     return torch.lerp(F.normalize(now, dim=-1), F.normalize(before, dim=-1), memory)
 
 
-def sees(class_logits: Float[Tensor, "*batch Q K1"]) -> Bool[Tensor, "*batch Q 1"]:
-    """Which slots are more likely to see some object than none; only those have features worth remembering."""
-    return class_logits.float().softmax(dim=-1)[..., -1:] < 0.5
+def sees(class_logits: Float[Tensor, "*batch Q K1"], above: float = 0.5) -> Bool[Tensor, "*batch Q 1"]:
+    """Which slots see some object with a probability ``above`` that; only those have features worth remembering."""
+    return class_logits.float().softmax(dim=-1)[..., -1:] < 1 - above
 
 
 def take(slots: Float[Tensor, "B Q C"], order: Int[Tensor, "B Q"]) -> Float[Tensor, "B Q C"]:

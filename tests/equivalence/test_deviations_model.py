@@ -13,6 +13,7 @@ from cavis.checkpoints.hub import ReadyModel
 from cavis.config import OURS, PAPER, RELEASED
 from cavis.inference.offline import best_of_both
 from cavis.inference.online import OnlinePredictor, RunningMean
+from cavis.inference.postprocess import network_size, to_network
 from cavis.inference.postprocess import Sizes, instance_masks, mask_probabilities
 from cavis.losses.criterion import TrackerCriterion
 from cavis.model import tracker as tracker_module
@@ -182,7 +183,7 @@ def test_hidden_objects_are_learned_as_no_object_and_have_no_mask_if_left_out():
     logits[:, 0, 1] = torch.tensor([3.0, 3.0, 0.0, 0.0])  # one track sees its object in half of the frames
     logits[2:, 0, -1] = 9.0
     logits[:, 1, -1] = 9.0  # the other one never does
-    mean, seen = (RunningMean(seen_only=seen_only) for seen_only in (False, True))
+    mean, seen = (RunningMean(seen_above=above) for above in (None, 0.5))
     for window in logits.split(3):
         mean.add(window)
         seen.add(window)
@@ -196,6 +197,28 @@ def test_hidden_objects_are_learned_as_no_object_and_have_no_mask_if_left_out():
         about = ModelFile("nano", "nano", nano_config(hidden=hidden), "tracker", "")
         found = OnlinePredictor(ReadyModel(model, about, nano_preset().inference, "")).run(frames)
         assert any(track.visible.any() for track in found.tracks) is visible
+
+
+@torch.no_grad()
+def test_a_track_has_a_mask_where_it_sees_an_object_with_the_probability_that_is_asked_for():
+    model, about = nano_model().eval(), ModelFile("nano", "nano", nano_config(hidden="left_out"), "tracker", "")
+    inference = nano_preset().inference
+    frames = images(1, 3)[0].permute(0, 2, 3, 1).to(torch.uint8).numpy()
+    size = network_size(*frames.shape[1:3], inference.short_side, inference.max_side)
+    network = torch.stack([to_network(frame, size) for frame in frames])[None]
+    sure = 1 - model.track(model.segmenter(network))[0].class_logits[0].softmax(dim=-1)[..., -1]
+
+    def shown(min_seen):
+        rules = replace(inference, min_seen=min_seen, top_k=1000)
+        found = OnlinePredictor(ReadyModel(model, about, rules, "")).run(frames)
+        return {track.id: track.visible for track in found.tracks}
+
+    everywhere = shown(0.0)
+    assert len(everywhere) == sure.shape[1]
+    for min_seen in (sure.quantile(0.25).item(), sure.quantile(0.75).item(), sure.max().item() + 1e-3):
+        for slot, visible in shown(min_seen).items():
+            seen = (sure[:, slot] > min_seen).numpy()
+            np.testing.assert_array_equal(visible, everywhere[slot] & seen)
 
 
 @torch.no_grad()
