@@ -303,11 +303,18 @@ class StageConfig:
     """Steps of linear warm-up."""
     decay: float = 0.1
     """Factor on the learning rate at each step of ``decay_at``."""
+    mean_decay: float = 0.0
+    """Of the exponential moving average of the weights that the stage ends with, at least 0 and below 1; 0 is the last
+    weights alone."""
     silent_start: bool = False
     """Whether a stage's part starts by saying what the part before it says: with copies of its class and mask heads,
     and with blocks that add nothing yet."""
     augmentation: Augmentation | None = None
     """How clips are changed at random before they are learned from; None leaves them as they are."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mean_decay < 1:
+            raise ValueError(f"expected a decay of the mean of at least 0 and below 1, got {self.mean_decay}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,7 +152,9 @@ def lite() -> Preset:
             warmup=50,
             silent_start=True,
         ),
-        inference=InferenceConfig(short_side=256, max_side=456, window=4, top_k=30, score="class_and_mask", min_seen=0.2),
+        inference=InferenceConfig(
+            short_side=256, max_side=456, window=4, top_k=30, score="class_and_mask", min_seen=0.2
+        ),
         pretrained="efficientnet-lite2",
         world="I know people and cats; cars, bicycles and motorcycles I often miss or call objects; "
         "anything else I find is just an object to me.",

@@ -53,6 +53,10 @@ ClipsPerStep = Annotated[
 ]
 Frames = Annotated[int | None, typer.Option(help="Frames of a clip.", min=1, show_default=False)]
 LearningRate = Annotated[float | None, typer.Option(help="Before it drops.", show_default=False)]
+MeanDecay = Annotated[
+    float | None,
+    typer.Option(help="Keep the moving average of the weights, with this decay; 0: the last.", show_default=False),
+]
 Precision = Annotated[
     PrecisionName | None,
     typer.Option(help="Of the forward pass: fp16 on CUDA and fp32 elsewhere, if not said.", show_default=False),
@@ -77,6 +81,7 @@ def train(
     clips_per_step: ClipsPerStep = None,
     frames: Frames = None,
     learning_rate: LearningRate = None,
+    mean_decay: MeanDecay = None,
     seed: Annotated[int, typer.Option(help="Of weights, clips and points.", min=0)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 200,
@@ -91,8 +96,8 @@ def train(
     tensorboard/. Ctrl-C stops after the step it is in and leaves a checkpoint. With --from the segmenter and the
     tracker learn one after the other, in OUT/segmenter and OUT/tracker, 500 steps each; categories and sizes are those
     of the data set, and OUT/held_out.json is the share of it that was kept to measure with. Under torchrun or
-    accelerate launch the processes share the clips of each step. Steps, clips, frames and learning rate are the
-    preset's, if not said.
+    accelerate launch the processes share the clips of each step. Steps, clips, frames, learning rate and
+    mean of the weights are the preset's, if not said.
 
     Example: cavis train --stage segmenter --out runs/seg && cavis train --stage tracker --start-from
     runs/seg/model.safetensors --out runs/track
@@ -108,7 +113,9 @@ def train(
         seed=seed,
         resume=resume,
         checkpoint_every=checkpoint_every,
-        changes=Changes(clips_per_step=clips_per_step, frames=frames, learning_rate=learning_rate),
+        changes=Changes(
+            clips_per_step=clips_per_step, frames=frames, learning_rate=learning_rate, mean_decay=mean_decay
+        ),
         precision=None if precision is None else precision.value,
         recompute=recompute,
         tensorboard=tensorboard,

@@ -32,6 +32,7 @@ class Changes:
     clips_per_step: int | None = None
     frames: int | None = None
     learning_rate: float | None = None
+    mean_decay: float | None = None
 
     def __post_init__(self) -> None:
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:

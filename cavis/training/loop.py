@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 
 from cavis.checkpoints.files import CheckpointError, ModelFile, read_training, save_model, save_training
 from cavis.config import Preset, Stage, StageConfig, model_config_to_json
@@ -28,7 +29,7 @@ from cavis.data.loaders import ClipSource, StepBatches, batches_from
 from cavis.model import Cavis
 from cavis.records import ClipBatch, Targets
 from cavis.training.log import StepReport, TrainingLog, read_log
-from cavis.training.optimizer import build_optimizer, build_schedule
+from cavis.training.optimizer import build_optimizer, build_schedule, running_mean
 from cavis.training.processes import Processes, join
 from cavis.training.recompute import recompute_activations
 from cavis.training.shared_norm import share_norms
@@ -176,12 +177,16 @@ class _Work:
     optimizer: AdamW
     rates: LambdaLR
     scaler: torch.amp.GradScaler
+    mean: AveragedModel | None
+    """Of the weights of all steps; None: the last ones count."""
     device: str
 
     @classmethod
     def begin(cls, run: Run, model: Cavis, processes: Processes) -> "_Work":
         """Everything fresh, on this process's device."""
         device = run.device if processes.alone else str(processes.device)
+        decay = run.schedule.mean_decay
+        mean = running_mean(model.to(device), decay) if decay else None  # before the model's layers are changed
         if run.recompute:
             recompute_activations(model)
         stage = STAGES[run.stage](model.to(device), run.preset, processes.total)
@@ -189,12 +194,14 @@ class _Work:
         optimizer = build_optimizer(stage.learning, run.schedule)
         rates = build_schedule(optimizer, run.schedule)
         scaler = torch.amp.GradScaler(run.kind, enabled=run.dtype == torch.float16)
-        return cls(processes, stage, optimizer, rates, scaler, device)
+        return cls(processes, stage, optimizer, rates, scaler, mean, device)
 
     @property
     def parts(self) -> dict[str, Any]:
         """What a checkpoint holds, by name."""
-        return {"model": self.stage.model, "optimizer": self.optimizer, "rates": self.rates, "scaler": self.scaler}
+        mean = {} if self.mean is None else {"mean": self.mean}
+        fixed = {"model": self.stage.model, "optimizer": self.optimizer, "rates": self.rates, "scaler": self.scaler}
+        return fixed | mean
 
 
 def _resume(run: Run, work: _Work) -> int:
@@ -250,6 +257,8 @@ def _step(run: Run, work: _Work, batch: ClipBatch, done: int) -> StepReport:
     scaler.step(work.optimizer)
     scaler.update()
     work.rates.step()
+    if work.mean is not None:
+        work.mean.update_parameters(work.stage.model)
     return StepReport(
         step=done + 1,
         steps=steps,
@@ -296,7 +305,7 @@ def to_device(batch: ClipBatch, device: str) -> ClipBatch:
 
 def save_run(run: Run, parts: dict[str, Any], done: int) -> None:
     """Write the model (to use) and the training state (to resume), which comes last: it says that all is written."""
-    model: Cavis = parts["model"]
+    model: Cavis = parts["mean"].module if "mean" in parts else parts["model"]
     about = ModelFile(
         name=run.preset.name,
         preset=run.preset.name,

@@ -1,8 +1,9 @@
-"""AdamW with the released rules: slower backbone, no decay on norms and embeddings."""
+"""AdamW with the released rules: slower backbone, no decay on norms and embeddings; and a mean of its weights."""
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 
 from cavis.config import StageConfig
 
@@ -34,3 +35,16 @@ def rate_factor(step: int, schedule: StageConfig) -> float:
 def build_schedule(optimizer: AdamW, schedule: StageConfig) -> LambdaLR:
     """The learning rate as a function of the step."""
     return LambdaLR(optimizer, lambda step: rate_factor(step, schedule))
+
+
+def running_mean(model: nn.Module, decay: float) -> AveragedModel:
+    """A copy of a model that follows its weights: their exponential moving average.
+
+    Until there have been 1 / (1 - decay) steps it is the plain mean of all of them, so that it does not hang on to the
+    first one. Buffers are those of the last step.
+    """
+
+    def follow(mean: Tensor, now: Tensor, steps: Tensor | int) -> Tensor:
+        return mean + (now - mean) * max(1 - decay, 1 / (int(steps) + 1))
+
+    return AveragedModel(model, avg_fn=follow).requires_grad_(False)

@@ -13,8 +13,7 @@ from cavis.checkpoints.hub import ReadyModel
 from cavis.config import OURS, PAPER, RELEASED
 from cavis.inference.offline import best_of_both
 from cavis.inference.online import OnlinePredictor, RunningMean
-from cavis.inference.postprocess import network_size, to_network
-from cavis.inference.postprocess import Sizes, instance_masks, mask_probabilities
+from cavis.inference.postprocess import Sizes, instance_masks, mask_probabilities, network_size, to_network
 from cavis.losses.criterion import TrackerCriterion
 from cavis.model import tracker as tracker_module
 from cavis.model.association import FrameLinker, match, take
