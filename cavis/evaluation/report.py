@@ -19,6 +19,7 @@ from cavis.evaluation.tracking import TrackingMetrics
 _PRECISION = ("ap", "ap50", "ap75", "ar1", "ar10")
 _SIZES = ("ap_small", "ap_medium", "ap_large")
 _COVERAGE = ("abo", "recall50")
+_COVERAGE_SIZES = ("abo_small", "abo_medium", "abo_large")
 _TRACKING = ("hota", "deta", "assa", "loca", "idf1", "idp", "idr", "identity_switches")
 _PAGE = Template(
     """<!doctype html>
@@ -108,7 +109,7 @@ def category_rows(
     metrics: VisMetrics, covered: Coverage | None = None, tracking: TrackingMetrics | None = None
 ) -> list[list[str]]:
     """A header, and one row of text for each category; empty where there is nothing to measure."""
-    columns = [(_COVERAGE, {row.id: row for row in covered.per_category} if covered else None)]
+    columns = [((*_COVERAGE, *_COVERAGE_SIZES), {row.id: row for row in covered.per_category} if covered else None)]
     columns += [(_TRACKING, {row.id: row.scores for row in tracking.per_category} if tracking else None)]
     shown = [(names, values) for names, values in columns if values is not None]
     rows = [["id", "name", "objects", *_PRECISION, *(name for names, _ in shown for name in names)]]

@@ -64,6 +64,26 @@ def test_an_object_that_changes_tracks_is_covered_by_one_of_them():
     assert coverage([GroundTruthTrack(1, 1, block(2))], found).abo == pytest.approx(2 / 3)
 
 
+def corner(pixels, seen=FRAMES, side=40):
+    """The first pixels of a frame of 1600, and the object is gone after some frames."""
+    mask = (np.arange(side * side) < pixels).reshape(side, side)
+    return (rle.encode(mask),) * seen + (None,) * (FRAMES - seen)
+
+
+def test_sizes_are_shares_of_the_frame_where_the_object_is_seen():
+    """Below 2 % of 1600 pixels are 31, below 10 % are 159; an object that leaves does not get smaller by that."""
+    pixels = {31: "small", 32: "medium", 159: "medium", 160: "large", 1600: "large"}
+    truth = [GroundTruthTrack(video, 1, corner(n, seen=2)) for video, n in enumerate(pixels)]
+    for video, (n, band) in enumerate(pixels.items()):
+        found = [PredictedTrack(video, 1, 0.5, corner(n // 2, seen=2))]
+        row = coverage(truth, found).per_category[0]
+        for name in ("small", "medium", "large"):
+            among = list(pixels.values()).count(name)
+            assert getattr(row, f"abo_{name}") == pytest.approx(n // 2 / n / among if name == band else 0.0)
+    nothing = coverage(truth[:1], []).per_category[0]
+    assert (nothing.abo_small, nothing.abo_medium, nothing.abo_large) == (0.0, -1.0, -1.0)
+
+
 def test_masks_of_another_size_or_length_are_refused_with_the_video():
     truth = [GroundTruthTrack(7, 1, block(2))]
     for masks, words in ((block(2, side=13), "13 x 13"), (block(2, frames=2), "got 2")):

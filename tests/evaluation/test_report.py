@@ -93,7 +93,8 @@ def test_page_and_table_hold_the_numbers_of_the_evaluation(world, tmp_path):
     per_category = (evaluation.per_category, covered.per_category, tracking.per_category)
     for row, one, cover, followed in zip(rows, *per_category, strict=True):
         assert row["ap"] == ("" if one.ap == -1 else f"{one.ap:.4f}")
-        assert row["abo"] == ("" if cover.abo == -1 else f"{cover.abo:.4f}")
+        for name in ("abo", "abo_small", "abo_medium", "abo_large"):
+            assert row[name] == ("" if (value := getattr(cover, name)) == -1 else f"{value:.4f}")
         assert row["hota"] == f"{followed.scores.hota:.4f}"
         assert row["identity_switches"] == str(followed.scores.identity_switches)
     page = Page(files.page.read_text(encoding="utf-8"))
