@@ -329,6 +329,9 @@ class InferenceConfig:
     score: Score = "class"
     """Instance task: what a kept track is scored by. The probability of its class alone, as the released code does for
     videos; or that times the mean probability of its masks' pixels in all frames, as Mask2Former does for pictures."""
+    max_overlap: float = 1.0
+    """Instance task: of two tracks that overlap by more than this (IoU over all frames) the one of the lower score is
+    dropped, whatever its class (non-maximum suppression); 1 keeps both, as the paper does."""
     min_score: float = 0.8
     """Panoptic task: tracks whose best class is less probable are dropped."""
     min_visible_share: float = 0.8

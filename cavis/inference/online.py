@@ -25,6 +25,7 @@ from cavis.inference.second_pass import (
     FrameMasks,
     MaskScores,
     RgbFrame,
+    distinct,
     encode_masks,
     make_track,
     video_result,
@@ -199,9 +200,10 @@ class OnlinePredictor(Predictor):
 
     def _scored(self, tracks: ClipPrediction, sizes: Sizes, before: MaskScores | None) -> MaskScores | None:
         """The mask scores with those of another window, if they count."""
-        if self.ready.inference.score == "class":
+        rule = self.ready.inference
+        if rule.score == "class" and rule.max_overlap == 1:
             return None
-        scores = before or MaskScores(sizes)
+        scores = before or MaskScores(sizes, compared=rule.max_overlap < 1)
         scores.add(tracks.mask_logits[0])
         return scores
 
@@ -222,8 +224,13 @@ class OnlinePredictor(Predictor):
         seconds: float,
     ) -> VideoResult:
         """One frame of a window with the scores known so far."""
-        factors = np.ones(len(probabilities)) if mask_scores is None else mask_scores.values
+        rule = self.ready.inference
+        factors = np.ones(len(probabilities))
+        if mask_scores is not None and rule.score == "class_and_mask":
+            factors = mask_scores.values
         slots = [slot for slot in best_slots(probabilities, self.top_k) if factors[slot] > 0]
+        if mask_scores is not None and rule.max_overlap < 1:
+            slots = distinct(slots, factors * probabilities.max(axis=1), mask_scores.overlaps, rule.max_overlap)
         masks = encode_masks(prediction.mask_logits[0, t, slots].float().cpu(), sizes)
         features, about = slot_features(prediction)[t], self.ready.about
         tracks = [

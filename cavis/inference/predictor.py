@@ -99,7 +99,8 @@ class Predictor(ABC):
     ) -> VideoResult:
         """Track the instances of a whole video (VIS): those of the ``top_k`` most probable (track, class) pairs."""
         with self.first_pass(source, timestamps, watch=watch, stop=stop) as first:
-            return instances(first, self.top_k, self.ready.inference.score, encoded(first, watch, stop))
+            rule = self.ready.inference
+            return instances(first, self.top_k, rule.score, encoded(first, watch, stop), rule.max_overlap)
 
     def run_panoptic(
         self,

@@ -59,15 +59,17 @@ class FirstPass:
     notes: tuple[str, ...] = ()
 
 
-def instances(first: FirstPass, top_k: int, score: Score, frames: Iterable[int]) -> VideoResult:
+def instances(
+    first: FirstPass, top_k: int, score: Score, frames: Iterable[int], max_overlap: float = 1.0
+) -> VideoResult:
     """Instance task: the slots that have a part in the ``top_k`` most probable (slot, class) pairs, best score first.
 
-    ``score`` is that of :class:`cavis.config.InferenceConfig`. ``frames`` are the numbers of all frames, in order; who
-    hands them out can watch and stop the work.
+    ``score`` and ``max_overlap`` are those of :class:`cavis.config.InferenceConfig`. ``frames`` are the numbers of all
+    frames, in order; who hands them out can watch and stop the work.
     """
     probabilities = first.probabilities[:, :-1]
     slots = best_slots(probabilities, top_k)
-    mask_scores = MaskScores(first.sizes)
+    mask_scores = MaskScores(first.sizes, compared=max_overlap < 1)
     masks, features = [], []
     for t in frames:
         logits = torch.from_numpy(first.kept.masks(t, slots))
@@ -77,10 +79,13 @@ def instances(first: FirstPass, top_k: int, score: Score, frames: Iterable[int])
     stacked = np.stack(features)
     hidden = first.about.config.hidden
     factors = mask_scores.values if score == "class_and_mask" else np.ones(len(slots))
+    shown = [i for i in range(len(slots)) if factors[i] > 0]  # by a score that counts masks no track is without one
+    if max_overlap < 1:
+        best = factors * probabilities[slots].max(axis=1)
+        shown = distinct(shown, best, mask_scores.overlaps, max_overlap)
     tracks = (
-        make_track(slot, factors[i] * probabilities[slot], [row[i] for row in masks], stacked[:, i], hidden)
-        for i, slot in enumerate(slots)
-        if factors[i] > 0  # by a score that counts masks there is no track without one
+        make_track(slots[i], factors[i] * probabilities[slots[i]], [row[i] for row in masks], stacked[:, i], hidden)
+        for i in shown
     )
     return video_result(first.about, tracks, first.sizes.frame, first.timestamps, first.notes)
 
@@ -88,12 +93,15 @@ def instances(first: FirstPass, top_k: int, score: Score, frames: Iterable[int])
 class MaskScores:
     """How sure each slot is of its masks: the mean probability of the pixels inside, over all frames so far.
 
-    As Mask2Former scores the mask of a picture, but on the stride-4 grid and over all frames together.
+    As Mask2Former scores the mask of a picture, but on the stride-4 grid and over all frames together. If ``compared``,
+    also how much the slots overlap each other.
     """
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Sizes, *, compared: bool = False) -> None:
+        self._compared = compared
         self._rows, self._columns = (math.ceil(side / 4) for side in sizes.network)  # beyond them is padding
         self._total, self._pixels = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+        self._shared = torch.zeros(1, 1, dtype=torch.float64)
 
     def add(self, logits: Float[Tensor, "T N h w"]) -> None:
         """Take in the masks of a window."""
@@ -101,11 +109,31 @@ class MaskScores:
         inside = seen > 0
         self._total = self._total + (seen.sigmoid() * inside).sum(dim=(0, 2, 3)).cpu()
         self._pixels = self._pixels + inside.sum(dim=(0, 2, 3)).cpu()
+        if self._compared:
+            cells = inside.flatten(2).float()
+            self._shared = self._shared + (cells @ cells.transpose(1, 2)).double().sum(dim=0).cpu()
 
     @property
     def values(self) -> Float[np.ndarray, "N"]:
         """0.5 ... 1; 0 for slots that have had no mask."""
         return (self._total / self._pixels.clamp(min=1)).numpy().astype(np.float32)
+
+    @property
+    def overlaps(self) -> Float[np.ndarray, "N N"]:
+        """IoU of every two slots over all frames so far, on the stride-4 grid."""
+        either = self._pixels[:, None] + self._pixels - self._shared
+        return (self._shared / either.clamp(min=1)).numpy()
+
+
+def distinct(
+    slots: Sequence[int], scores: Float[np.ndarray, "N"], overlaps: Float[np.ndarray, "N N"], most: float
+) -> list[int]:
+    """Those of some slots that overlap no better one that is kept by more than ``most``; in their order."""
+    kept: list[int] = []
+    for slot in sorted(slots, key=lambda slot: -scores[slot]):
+        if all(overlaps[slot, other] <= most for other in kept):
+            kept.append(slot)
+    return [slot for slot in slots if slot in kept]
 
 
 def make_track(

@@ -73,6 +73,20 @@ def test_live_and_exact_results_have_the_same_masks_and_features(height, width, 
     assert [track.id for track in last.tracks] == [track.id for track in exact.tracks]
 
 
+@pytest.mark.parametrize("score", ["class", "class_and_mask"])
+def test_live_and_exact_results_drop_the_same_tracks_for_overlapping_better_ones(score):
+    numbers = []
+    for max_overlap in (1.0, 0.8, 0.4, 0.1):
+        model = ready(score=score, max_overlap=max_overlap)
+        exact = OnlinePredictor(model, top_k=24).run(video())
+        live = OnlinePredictor(model, top_k=24)
+        last = [live.step(frame) for frame in video()][-1]
+        assert [track.id for track in last.tracks] == [track.id for track in exact.tracks]
+        numbers.append(len(exact.tracks))
+    assert numbers == sorted(numbers, reverse=True)
+    assert numbers[0] > numbers[-1] > 0
+
+
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (50, 80)])  # the second is padded to 64 x 96
 @pytest.mark.parametrize("stage", ["segmenter", "tracker", "refiner"])
 def test_the_score_of_class_and_mask_is_the_class_probability_times_the_mean_probability_inside(stage, height, width):

@@ -1,5 +1,6 @@
 """Three tasks from one first pass, against the same rules on whole tensors."""
 
+import math
 import threading
 from dataclasses import replace
 
@@ -148,6 +149,26 @@ def test_instances_frame_by_frame_are_those_of_whole_tensors():
         np.testing.assert_array_equal(dense(track.masks, (75, 90)), whole[track.id])
         np.testing.assert_array_equal(track.core, first.kept.all_features[track.id, :, :2])
         np.testing.assert_array_equal(track.context_aware, first.kept.all_features[track.id, :, 2:])
+
+
+@pytest.mark.parametrize("score", ["class", "class_and_mask"])
+@pytest.mark.parametrize("max_overlap", [0.15, 0.25])
+def test_of_tracks_that_overlap_too_much_the_best_is_kept(score, max_overlap):
+    first = random_first_pass(5, SIZES[1])
+    everything = instances(first, 1000, score, range(FRAMES)).tracks
+    kept = instances(first, 1000, score, range(FRAMES), max_overlap).tracks
+    rows, columns = (math.ceil(side / 4) for side in SIZES[1].network)
+    masks = first.kept.array[:, :, :rows, :columns] > 0
+
+    def overlap(one, other):
+        return (masks[one.id] & masks[other.id]).sum() / (masks[one.id] | masks[other.id]).sum()
+
+    expected = []
+    for track in everything:  # best first
+        if all(overlap(track, better) <= max_overlap for better in expected):
+            expected.append(track)
+    assert 1 < len(expected) < len(everything)
+    assert [(track.id, track.score) for track in kept] == [(track.id, track.score) for track in expected]
 
 
 @pytest.mark.parametrize("pixels", [1, 75 * 90, 5 * 75 * 90])
