@@ -35,6 +35,10 @@ class Reading:
     """Which slot a track's residual starts from: the one most alike to the slot the track itself turned out to be when
     it last saw its object; when last asked, in the frame before; or, as released, to the one the segmenter's slots were
     linked to, whatever the tracker said."""
+    association: Literal["joined", "balanced"] = "joined"
+    """How [Q̂ ; Q], by which frames are linked, is put together: as the two are; or each brought to length one, so that
+    both have half of the similarity. Q̂ leaves a layer norm and is some five times as long as Q, so that joined as they
+    are the context has a twentieth of it."""
     reference_memory: float = 0.0
     """How much of the mean of what a track looked like stays in what it is looked for by when it is seen again, at
     least 0 and below 1; 0 is the last sight alone, as released. Features are compared by direction, and so averaged."""

@@ -138,6 +138,7 @@ def lite() -> Preset:
             feedforward=512,
             mean=(127.0, 127.0, 127.0),
             deviation=(128.0, 128.0, 128.0),
+            reading=replace(OURS, association="balanced"),
         ),
         loss=LossConfig(points=2048, no_object_weight=0.2),  # 30 queries, not 100: more of them have an object
         segmenter=segmenter,

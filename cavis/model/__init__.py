@@ -52,6 +52,7 @@ def build_segmenter(config: ModelConfig) -> Segmenter:
         ContextPooling(hidden, reading.context, reading.context_filter_size),
         None if reading.context == "none" else mlp,
         (config.mean, config.deviation),
+        reading.association,
     )
 
 

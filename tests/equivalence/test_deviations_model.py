@@ -77,6 +77,28 @@ def test_without_context_frames_are_linked_by_core_features_alone():
 
 
 @torch.no_grad()
+def test_context_has_half_of_the_similarity_if_balanced_and_its_share_of_the_length_if_joined():
+    joined, balanced = twins({}, {"association": "balanced"})
+    for model in (joined, balanced):
+        model.segmenter.context_mlp.layers[-1].bias += 3.0  # Q is longer than Q̂ here, and far from it
+    left, right = (model.segmenter(images(1, 2)) for model in (joined, balanced))
+    assert torch.equal(left.core, right.core)
+    core, context = (F.normalize(half, dim=-1) for half in (left.core, left.context_embedding))
+    lengths = [half.norm(dim=-1) for half in (left.core, left.context_embedding)]
+    assert (lengths[0] / lengths[1] - 1).abs().min() > 0.05
+    for frames, shares in ((left, lengths), (right, [torch.ones_like(length) for length in lengths])):
+        both = F.normalize(frames.context_aware, dim=-1)
+        whole = (shares[0] ** 2 + shares[1] ** 2).sqrt()
+        expected = sum(
+            (shares[i] / whole)[:, 0, :, None] * (shares[i] / whole)[:, 1, None] * (half[:, 0] @ half[:, 1].mT)
+            for i, half in enumerate((core, context))
+        )
+        torch.testing.assert_close(both[:, 0] @ both[:, 1].mT, expected, atol=1e-5, rtol=0)
+    without = nano_model(context="none", association="balanced").segmenter(images(1, 2))
+    assert torch.equal(without.context_aware, without.core)
+
+
+@torch.no_grad()
 def test_the_learnable_filter_leaves_the_average_once_it_has_learned():
     logits, features = scene()
     average, learnable = (ContextPooling(6, kind, 9) for kind in ("per_channel", "learnable"))
