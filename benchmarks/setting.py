@@ -9,9 +9,10 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
+from cavis.checkpoints.configs import model_config_from_json, model_config_to_json
 from cavis.checkpoints.files import ModelFile
 from cavis.checkpoints.hub import ReadyModel
-from cavis.config import InferenceConfig, ModelConfig, Stage, model_config_from_json, model_config_to_json
+from cavis.config import InferenceConfig, ModelConfig, Stage
 from cavis.inference.postprocess import Sizes
 from cavis.model import Cavis, build_model
 from cavis.model.deformable_attention import DeformableAttention

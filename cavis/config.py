@@ -1,7 +1,7 @@
 """Frozen dataclasses: what a preset is made of. All plain values, so that a checkpoint can carry them as JSON."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args, get_type_hints
+from dataclasses import dataclass, field
+from typing import Literal, get_args, get_type_hints
 
 Stage = Literal["segmenter", "tracker", "refiner"]
 """The training stages, and what the model after each of them has: every stage adds one part."""
@@ -333,6 +333,10 @@ class InferenceConfig:
     score: Score = "class"
     """Instance task: what a kept track is scored by. The probability of its class alone, as the released code does for
     videos; or that times the mean probability of its masks' pixels in all frames, as Mask2Former does for pictures."""
+    doubt: int = 0
+    """Instance task: how many frames it takes until a track is believed by half. With masks in n of T frames its score
+    is taken times n / (n + doubt), as a share of T / (T + doubt); 0: what flashes up counts as much as what stays (as
+    in the paper)."""
     max_overlap: float = 1.0
     """Instance task: of two tracks that overlap by more than this (IoU over all frames) the one of the lower score is
     dropped, whatever its class (non-maximum suppression); 1 keeps both, as the paper does."""
@@ -372,32 +376,3 @@ class Preset:
         if schedule is None:
             raise ValueError(f"expected a stage of preset {self.name} out of {', '.join(there)}; got {stage!r}")
         return schedule
-
-
-def model_config_to_json(config: ModelConfig) -> dict[str, Any]:
-    """What a checkpoint stores of its model, as plain JSON."""
-    kind = next(name for name, backbone in BACKBONES.items() if isinstance(config.backbone, backbone))
-    return asdict(config) | {"backbone": {"kind": kind, **asdict(config.backbone)}}
-
-
-def model_config_from_json(data: dict[str, Any]) -> ModelConfig:
-    """Rebuild a model configuration from :func:`model_config_to_json`.
-
-    Raises ValueError if the entries are not those of this version.
-    """
-    try:
-        backbone: dict[str, Any] = dict(data["backbone"])
-        kind = BACKBONES[backbone.pop("kind")]
-        for key in ("depths", "widths", "heads"):  # JSON has lists where there are tuples
-            if hasattr(backbone.get(key), "__len__"):
-                backbone[key] = tuple(backbone[key])
-        rest = {key: value for key, value in data.items() if key not in ("backbone", "reading", "categories")}
-        rest |= {key: tuple(rest[key]) for key in ("mean", "deviation") if key in rest}
-        return ModelConfig(
-            backbone=kind(**backbone),
-            categories=tuple(data["categories"]),
-            reading=Reading(**data["reading"]),
-            **rest,
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"expected a model configuration of this version of cavis: {error}") from error

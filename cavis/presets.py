@@ -154,7 +154,14 @@ def lite() -> Preset:
             silent_start=True,
         ),
         inference=InferenceConfig(
-            short_side=256, max_side=456, window=4, top_k=30, score="class_and_mask", max_overlap=0.7, min_seen=0.2
+            short_side=256,
+            max_side=456,
+            window=4,
+            top_k=30,
+            score="class_and_mask",
+            doubt=10,
+            max_overlap=0.7,
+            min_seen=0.2,
         ),
         pretrained="efficientnet-lite2",
         world="I know people and cats; cars, bicycles and motorcycles I often miss or call objects; "

@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from cavis.config import STAGES, ModelConfig, Stage, model_config_from_json, model_config_to_json
+from cavis.checkpoints.configs import model_config_from_json, model_config_to_json
+from cavis.config import STAGES, ModelConfig, Stage
 
 
 @dataclass(frozen=True)

@@ -96,8 +96,7 @@ def train(
     tensorboard/. Ctrl-C stops after the step it is in and leaves a checkpoint. With --from the segmenter and the
     tracker learn one after the other, in OUT/segmenter and OUT/tracker, 500 steps each; categories and sizes are those
     of the data set, and OUT/held_out.json is the share of it that was kept to measure with. Under torchrun or
-    accelerate launch the processes share the clips of each step. Steps, clips, frames, learning rate and
-    mean of the weights are the preset's, if not said.
+    accelerate launch the processes share the clips of each step. What is not said of these numbers is the preset's.
 
     Example: cavis train --stage segmenter --out runs/seg && cavis train --stage tracker --start-from
     runs/seg/model.safetensors --out runs/track
@@ -113,9 +112,7 @@ def train(
         seed=seed,
         resume=resume,
         checkpoint_every=checkpoint_every,
-        changes=Changes(
-            clips_per_step=clips_per_step, frames=frames, learning_rate=learning_rate, mean_decay=mean_decay
-        ),
+        changes=Changes(clips_per_step, frames, learning_rate, mean_decay),
         precision=None if precision is None else precision.value,
         recompute=recompute,
         tensorboard=tensorboard,

@@ -25,7 +25,7 @@ TOLD_EVERY = 20
 """Steps between two lines on the console."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Changes:
     """What every stage of a command has instead of the preset's; None keeps that."""
 

@@ -20,12 +20,11 @@ from torch import Tensor
 from cavis.checkpoints.hub import ReadyModel
 from cavis.inference.postprocess import Sizes, best_slots, class_probabilities, network_size, to_network
 from cavis.inference.predictor import Cancelled, Predictor, Progress, Times, Watch, check
+from cavis.inference.ranking import Ranking
 from cavis.inference.second_pass import (
     FirstPass,
     FrameMasks,
-    MaskScores,
     RgbFrame,
-    distinct,
     encode_masks,
     make_track,
     video_result,
@@ -131,7 +130,7 @@ class OnlinePredictor(Predictor):
         """Forget the video of :meth:`step`; the next frame starts a new one."""
         self._state: TrackerState | None = None
         self._mean = RunningMean(seen_above=self.seen_above)
-        self._mask_scores: MaskScores | None = None
+        self._ranking: Ranking | None = None
         self._steps = 0
 
     def step(self, frame: RgbFrame, timestamp: float | None = None) -> VideoResult:
@@ -139,10 +138,11 @@ class OnlinePredictor(Predictor):
         sizes = self._sizes(frame)
         _, prediction, self._state = self._forward([frame], sizes, self._state)
         self._mean.add(prediction.class_logits[0])
-        self._mask_scores = self._scored(prediction, sizes, self._mask_scores)
+        self._ranking = self._ranking or Ranking(self.ready.inference, sizes)
+        self._ranking.add(prediction.mask_logits[0])
         seconds = float(self._steps) if timestamp is None else timestamp
         self._steps += 1
-        return self._live(prediction, 0, self._mean.scores(), self._mask_scores, sizes, seconds)
+        return self._live(prediction, 0, self._mean.scores(), self._ranking, sizes, seconds)
 
     def keeper(self) -> "Keeper":
         """Where a run's frames wait for the second pass."""
@@ -160,20 +160,22 @@ class OnlinePredictor(Predictor):
         """Segment and track, window by window; what is kept on disk goes from there when the context ends."""
         times = timestamps if timestamps is not None else getattr(source, "timestamps", None)
         total = len(times) if times is not None else None
-        mean, mask_scores = RunningMean(seen_above=self.seen_above), None
-        state, sizes, frame, done = None, None, None, 0
+        mean = RunningMean(seen_above=self.seen_above)
+        state, sizes, ranking, frame, done = None, None, None, None, 0
         with self.keeper() as kept:
             for window in windows(source, self.window):
                 check(stop)
                 sizes = sizes or self._sizes(window[0])
                 frames, tracks, state = self._forward(window, sizes, state)
                 mean.add(tracks.class_logits[0])
-                mask_scores = self._scored(tracks, sizes, mask_scores) if watch is not None else None
+                if watch is not None:
+                    ranking = ranking or Ranking(self.ready.inference, sizes)
+                    ranking.add(tracks.mask_logits[0])
                 kept.add(frames, tracks)
                 for t, frame in enumerate(window):
                     done += 1
-                    if watch is not None:
-                        live = partial(self._live, tracks, t, mean.scores(), mask_scores, sizes, float(done - 1))
+                    if watch is not None and ranking is not None:
+                        live = partial(self._live, tracks, t, mean.scores(), ranking, sizes, float(done - 1))
                         watch(Progress("track", done, total, frame, live))
             if sizes is None or frame is None:
                 raise ValueError("expected a video with at least one frame, got none")
@@ -198,15 +200,6 @@ class OnlinePredictor(Predictor):
             tracks = replace(tracks, mask_logits=tracks.mask_logits.masked_fill(hidden, HIDDEN))
         return frames, tracks, state
 
-    def _scored(self, tracks: ClipPrediction, sizes: Sizes, before: MaskScores | None) -> MaskScores | None:
-        """The mask scores with those of another window, if they count."""
-        rule = self.ready.inference
-        if rule.score == "class" and rule.max_overlap == 1:
-            return None
-        scores = before or MaskScores(sizes, compared=rule.max_overlap < 1)
-        scores.add(tracks.mask_logits[0])
-        return scores
-
     def _sizes(self, frame: RgbFrame) -> Sizes:
         if frame.ndim != 3 or frame.shape[2] != 3:
             raise ValueError(f"expected an RGB frame [H, W, 3], got shape {frame.shape}")
@@ -219,23 +212,17 @@ class OnlinePredictor(Predictor):
         prediction: ClipPrediction,
         t: int,
         probabilities: Float[np.ndarray, "Q K"],
-        mask_scores: MaskScores | None,
+        ranking: Ranking,
         sizes: Sizes,
         seconds: float,
     ) -> VideoResult:
         """One frame of a window with the scores known so far."""
-        rule = self.ready.inference
-        factors = np.ones(len(probabilities))
-        if mask_scores is not None and rule.score == "class_and_mask":
-            factors = mask_scores.values
-        slots = [slot for slot in best_slots(probabilities, self.top_k) if factors[slot] > 0]
-        if mask_scores is not None and rule.max_overlap < 1:
-            slots = distinct(slots, factors * probabilities.max(axis=1), mask_scores.overlaps, rule.max_overlap)
-        masks = encode_masks(prediction.mask_logits[0, t, slots].float().cpu(), sizes)
+        shown = ranking.choose(best_slots(probabilities, self.top_k), probabilities)
+        masks = encode_masks(prediction.mask_logits[0, t, list(shown)].float().cpu(), sizes)
         features, about = slot_features(prediction)[t], self.ready.about
         tracks = [
-            make_track(slot, factors[slot] * probabilities[slot], [mask], features[None, slot], about.config.hidden)
-            for slot, mask in zip(slots, masks, strict=True)
+            make_track(slot, scores, [mask], features[None, slot], about.config.hidden)
+            for (slot, scores), mask in zip(shown.items(), masks, strict=True)
         ]
         return video_result(about, tracks, sizes.frame, np.array([seconds]))
 

@@ -4,7 +4,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -99,8 +99,8 @@ class Predictor(ABC):
     ) -> VideoResult:
         """Track the instances of a whole video (VIS): those of the ``top_k`` most probable (track, class) pairs."""
         with self.first_pass(source, timestamps, watch=watch, stop=stop) as first:
-            rule = self.ready.inference
-            return instances(first, self.top_k, rule.score, encoded(first, watch, stop), rule.max_overlap)
+            rule = replace(self.ready.inference, top_k=self.top_k)
+            return instances(first, rule, encoded(first, watch, stop))
 
     def run_panoptic(
         self,

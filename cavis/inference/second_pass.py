@@ -6,7 +6,6 @@ second pass makes results of them, frame by frame: :func:`instances` here,
 :func:`cavis.inference.panoptic.panoptic`, :func:`cavis.inference.semantic.semantic`.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,8 +17,9 @@ from torch import Tensor
 
 from cavis import rle
 from cavis.checkpoints.files import ModelFile
-from cavis.config import Score
+from cavis.config import InferenceConfig
 from cavis.inference.postprocess import Sizes, best_slots, instance_masks
+from cavis.inference.ranking import Ranking
 from cavis.records import Rle, Track, VideoResult
 
 RgbFrame = UInt8[np.ndarray, "H W 3"]
@@ -59,81 +59,28 @@ class FirstPass:
     notes: tuple[str, ...] = ()
 
 
-def instances(
-    first: FirstPass, top_k: int, score: Score, frames: Iterable[int], max_overlap: float = 1.0
-) -> VideoResult:
+def instances(first: FirstPass, rule: InferenceConfig, frames: Iterable[int]) -> VideoResult:
     """Instance task: the slots that have a part in the ``top_k`` most probable (slot, class) pairs, best score first.
 
-    ``score`` and ``max_overlap`` are those of :class:`cavis.config.InferenceConfig`. ``frames`` are the numbers of all
-    frames, in order; who hands them out can watch and stop the work.
+    Of ``rule`` count ``top_k``, ``score``, ``doubt`` and ``max_overlap``. ``frames`` are the numbers of all frames, in
+    order; who hands them out can watch and stop the work.
     """
     probabilities = first.probabilities[:, :-1]
-    slots = best_slots(probabilities, top_k)
-    mask_scores = MaskScores(first.sizes, compared=max_overlap < 1)
+    slots = best_slots(probabilities, rule.top_k)
+    ranking = Ranking(rule, first.sizes)
     masks, features = [], []
     for t in frames:
         logits = torch.from_numpy(first.kept.masks(t, slots))
-        mask_scores.add(logits[None])
+        ranking.add(logits[None])
         masks.append(encode_masks(logits, first.sizes))
         features.append(first.kept.features(t, slots))
     stacked = np.stack(features)
     hidden = first.about.config.hidden
-    factors = mask_scores.values if score == "class_and_mask" else np.ones(len(slots))
-    shown = [i for i in range(len(slots)) if factors[i] > 0]  # by a score that counts masks no track is without one
-    if max_overlap < 1:
-        best = factors * probabilities[slots].max(axis=1)
-        shown = distinct(shown, best, mask_scores.overlaps, max_overlap)
     tracks = (
-        make_track(slots[i], factors[i] * probabilities[slots[i]], [row[i] for row in masks], stacked[:, i], hidden)
-        for i in shown
+        make_track(slots[i], scores, [row[i] for row in masks], stacked[:, i], hidden)
+        for i, scores in ranking.choose(range(len(slots)), probabilities[slots]).items()
     )
     return video_result(first.about, tracks, first.sizes.frame, first.timestamps, first.notes)
-
-
-class MaskScores:
-    """How sure each slot is of its masks: the mean probability of the pixels inside, over all frames so far.
-
-    As Mask2Former scores the mask of a picture, but on the stride-4 grid and over all frames together. If ``compared``,
-    also how much the slots overlap each other.
-    """
-
-    def __init__(self, sizes: Sizes, *, compared: bool = False) -> None:
-        self._compared = compared
-        self._rows, self._columns = (math.ceil(side / 4) for side in sizes.network)  # beyond them is padding
-        self._total, self._pixels = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-        self._shared = torch.zeros(1, 1, dtype=torch.float64)
-
-    def add(self, logits: Float[Tensor, "T N h w"]) -> None:
-        """Take in the masks of a window."""
-        seen = logits[..., : self._rows, : self._columns].float()
-        inside = seen > 0
-        self._total = self._total + (seen.sigmoid() * inside).sum(dim=(0, 2, 3)).cpu()
-        self._pixels = self._pixels + inside.sum(dim=(0, 2, 3)).cpu()
-        if self._compared:
-            cells = inside.flatten(2).float()
-            self._shared = self._shared + (cells @ cells.transpose(1, 2)).double().sum(dim=0).cpu()
-
-    @property
-    def values(self) -> Float[np.ndarray, "N"]:
-        """0.5 ... 1; 0 for slots that have had no mask."""
-        return (self._total / self._pixels.clamp(min=1)).numpy().astype(np.float32)
-
-    @property
-    def overlaps(self) -> Float[np.ndarray, "N N"]:
-        """IoU of every two slots over all frames so far, on the stride-4 grid."""
-        either = self._pixels[:, None] + self._pixels - self._shared
-        return (self._shared / either.clamp(min=1)).numpy()
-
-
-def distinct(
-    slots: Sequence[int], scores: Float[np.ndarray, "N"], overlaps: Float[np.ndarray, "N N"], most: float
-) -> list[int]:
-    """Those of some slots that overlap no better one that is kept by more than ``most``; in their order."""
-    kept: list[int] = []
-    for slot in sorted(slots, key=lambda slot: -scores[slot]):
-        if all(overlaps[slot, other] <= most for other in kept):
-            kept.append(slot)
-    return [slot for slot in slots if slot in kept]
 
 
 def make_track(

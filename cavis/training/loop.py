@@ -23,8 +23,9 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
+from cavis.checkpoints.configs import model_config_to_json
 from cavis.checkpoints.files import CheckpointError, ModelFile, read_training, save_model, save_training
-from cavis.config import Preset, Stage, StageConfig, model_config_to_json
+from cavis.config import Preset, Stage, StageConfig
 from cavis.data.loaders import ClipSource, StepBatches, batches_from
 from cavis.model import Cavis
 from cavis.records import ClipBatch, Targets

@@ -92,7 +92,7 @@ def assert_same_tracks(left, right):
 def test_instances_equal_those_of_the_clip_in_one_piece(frames, window):
     model = ready()
     streamed = OfflinePredictor(model, window=window).run(video(frames))
-    together = instances(whole_clip(model, video(frames)), model.inference.top_k, "class", range(frames))
+    together = instances(whole_clip(model, video(frames)), model.inference, range(frames))
     assert_same_tracks(streamed.tracks, together.tracks)
     assert len(streamed) == len(together) == frames
 

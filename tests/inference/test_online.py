@@ -77,11 +77,13 @@ def test_live_and_exact_results_have_the_same_masks_and_features(height, width, 
 def test_live_and_exact_results_drop_the_same_tracks_for_overlapping_better_ones(score):
     numbers = []
     for max_overlap in (1.0, 0.8, 0.4, 0.1):
-        model = ready(score=score, max_overlap=max_overlap)
+        model = ready(score=score, max_overlap=max_overlap, doubt=3)
         exact = OnlinePredictor(model, top_k=24).run(video())
         live = OnlinePredictor(model, top_k=24)
         last = [live.step(frame) for frame in video()][-1]
         assert [track.id for track in last.tracks] == [track.id for track in exact.tracks]
+        for now, track in zip(last.tracks, exact.tracks, strict=True):
+            np.testing.assert_allclose(now.class_scores, track.class_scores, atol=1e-3)
         numbers.append(len(exact.tracks))
     assert numbers == sorted(numbers, reverse=True)
     assert numbers[0] > numbers[-1] > 0

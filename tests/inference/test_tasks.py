@@ -15,7 +15,7 @@ from nano import images, nano_config, nano_model, nano_preset
 from cavis import rle
 from cavis.checkpoints.files import ModelFile
 from cavis.checkpoints.hub import ReadyModel
-from cavis.config import ModelConfig
+from cavis.config import InferenceConfig, ModelConfig
 from cavis.inference.online import Cancelled, OnlinePredictor
 from cavis.inference.panoptic import confident_slots, panoptic
 from cavis.inference.postprocess import Contest, Sizes, instance_masks
@@ -139,7 +139,7 @@ def test_classes_frame_by_frame_are_those_of_the_sum_over_whole_tensors(sizes):
 
 def test_instances_frame_by_frame_are_those_of_whole_tensors():
     first = random_first_pass(5, SIZES[1])
-    result = instances(first, 6, "class", range(FRAMES))
+    result = instances(first, InferenceConfig(top_k=6), range(FRAMES))
     best = np.sort(first.probabilities[:, :-1].ravel())[::-1][:6]
     assert [score for _, _, score in result.predictions(6)] == pytest.approx(best.tolist())
     masks = torch.from_numpy(first.kept.array)
@@ -152,11 +152,33 @@ def test_instances_frame_by_frame_are_those_of_whole_tensors():
 
 
 @pytest.mark.parametrize("score", ["class", "class_and_mask"])
+def test_a_track_is_doubted_by_the_frames_in_which_it_has_no_mask(score):
+    rng = np.random.default_rng(0)
+    frames, doubt = 5, 3
+    seen = [5, 4, 1, 0]
+    logits = rng.uniform(1, 4, (len(seen), frames, 8, 8))
+    for row, n in enumerate(seen):
+        logits[row, rng.permutation(frames)[n:]] *= -1
+    first = first_pass(logits, np.full((len(seen), 3), 1 / 3), Sizes((32, 32), (32, 32)))
+    rule = InferenceConfig(top_k=1000, score=score)
+    plain, doubted = (
+        {track.id: track.class_scores for track in instances(first, one, range(frames)).tracks}
+        for one in (rule, replace(rule, doubt=doubt))
+    )
+    assert plain.keys() == doubted.keys() == ({0, 1, 2, 3} if score == "class" else {0, 1, 2})
+    for row in plain:
+        share = seen[row] / (seen[row] + doubt) * (frames + doubt) / frames
+        np.testing.assert_allclose(doubted[row], share * plain[row], rtol=1e-6)
+    np.testing.assert_array_equal(doubted[0], plain[0])
+
+
+@pytest.mark.parametrize("score", ["class", "class_and_mask"])
 @pytest.mark.parametrize("max_overlap", [0.15, 0.25])
 def test_of_tracks_that_overlap_too_much_the_best_is_kept(score, max_overlap):
     first = random_first_pass(5, SIZES[1])
-    everything = instances(first, 1000, score, range(FRAMES)).tracks
-    kept = instances(first, 1000, score, range(FRAMES), max_overlap).tracks
+    rule = InferenceConfig(top_k=1000, score=score)
+    everything = instances(first, rule, range(FRAMES)).tracks
+    kept = instances(first, replace(rule, max_overlap=max_overlap), range(FRAMES)).tracks
     rows, columns = (math.ceil(side / 4) for side in SIZES[1].network)
     masks = first.kept.array[:, :, :rows, :columns] > 0
 

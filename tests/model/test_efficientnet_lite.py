@@ -11,8 +11,9 @@ from nano import nano_model
 from PIL import Image
 
 from cavis.checkpoints import imagenet
+from cavis.checkpoints.configs import model_config_from_json, model_config_to_json
 from cavis.checkpoints.files import CheckpointError
-from cavis.config import EfficientNetLite, model_config_from_json, model_config_to_json
+from cavis.config import EfficientNetLite
 from cavis.model.backbones import build_backbone, fold_norms
 from cavis.presets import lite, tiny
 from cavis.training.start import fresh_model

@@ -12,6 +12,7 @@ from settled import as_released
 from cavis import rle
 from cavis.checkpoints.files import ModelFile
 from cavis.checkpoints.hub import ReadyModel
+from cavis.config import InferenceConfig
 from cavis.inference.offline import OfflinePredictor
 from cavis.inference.online import OnlinePredictor
 from cavis.inference.panoptic import panoptic
@@ -106,7 +107,7 @@ def test_instances_are_the_same(name, aux):
     stored, out = golden(name), "out.vis_aux" if aux else "out.vis"
     first = first_pass_of(stored, "vis", aux)
     top_k = stored.info["max_num_vis"]
-    result = instances(first, top_k, "class", range(first.kept.frames))
+    result = instances(first, InferenceConfig(top_k=top_k), range(first.kept.frames))
     assert_same_instances(result, top_k, stored, out)
 
 
@@ -163,7 +164,7 @@ def test_whole_videos_are_the_same(name, folded, monkeypatch):
             assert_same_segments(result, stored, "out.panoptic", "out.segments", "out.ids")
         else:
             top_k = int(stored.tensors["max_num"][0]) if "max_num" in stored else inference.top_k
-            result = instances(first, top_k, "class", range(first.kept.frames))
+            result = instances(first, InferenceConfig(top_k=top_k), range(first.kept.frames))
             assert_same_instances(result, top_k, stored, "out")
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from cavis.config import model_config_to_json
+from cavis.checkpoints.configs import model_config_to_json
 from cavis.presets import tiny
 from cavis.training import ablations
 from cavis.training.ablations import (
