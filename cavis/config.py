@@ -9,6 +9,8 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 Task = Literal["instance", "panoptic", "semantic"]
 """What is made of the predictions (VIS, VPS, VSS)."""
+Association = Literal["joined", "balanced"]
+"""How the two halves of [Q̂ ; Q] are weighed; see :class:`Reading`."""
 Score = Literal["class", "class_and_mask"]
 """What a track is scored by; see :class:`InferenceConfig`."""
 
@@ -35,10 +37,10 @@ class Reading:
     """Which slot a track's residual starts from: the one most alike to the slot the track itself turned out to be when
     it last saw its object; when last asked, in the frame before; or, as released, to the one the segmenter's slots were
     linked to, whatever the tracker said."""
-    association: Literal["joined", "balanced"] = "joined"
-    """How [Q̂ ; Q], by which frames are linked, is put together: as the two are; or each brought to length one, so that
-    both have half of the similarity. Q̂ leaves a layer norm and is some five times as long as Q, so that joined as they
-    are the context has a twentieth of it."""
+    association: Association = "joined"
+    """How [Q̂ ; Q], by which frames are linked, is compared: as the two are; or each brought to length one, so that two
+    frames are alike by both halves alike. Q̂ leaves a layer norm and is some five times as long as Q in what is trained
+    here, so that joined as they are Q has a twentieth of the similarity."""
     reference_memory: float = 0.0
     """How much of the mean of what a track looked like stays in what it is looked for by when it is seen again, at
     least 0 and below 1; 0 is the last sight alone, as released. Features are compared by direction, and so averaged."""
@@ -287,6 +289,12 @@ class Augmentation:
             raise ValueError("expected scale_jitter with a window and without short_sides")
 
 
+def require_ema_decay(value: float) -> None:
+    """A ValueError for a decay that no moving average has."""
+    if not 0 <= value < 1:
+        raise ValueError(f"expected an ema_decay of at least 0 and below 1, got {value}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
     """The schedule of one training stage (Sec. A.2 of the paper)."""
@@ -307,9 +315,9 @@ class StageConfig:
     """Steps of linear warm-up."""
     decay: float = 0.1
     """Factor on the learning rate at each step of ``decay_at``."""
-    mean_decay: float = 0.0
-    """Of the exponential moving average of the weights that the stage ends with, at least 0 and below 1; 0 is the last
-    weights alone."""
+    ema_decay: float = 0.0
+    """Of the exponential moving average (EMA) of the weights that the stage ends with, at least 0 and below 1; 0 is the
+    last weights alone."""
     silent_start: bool = False
     """Whether a stage's part starts by saying what the part before it says: with copies of its class and mask heads,
     and with blocks that add nothing yet."""
@@ -317,8 +325,7 @@ class StageConfig:
     """How clips are changed at random before they are learned from; None leaves them as they are."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.mean_decay < 1:
-            raise ValueError(f"expected a decay of the mean of at least 0 and below 1, got {self.mean_decay}")
+        require_ema_decay(self.ema_decay)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,7 +336,7 @@ class InferenceConfig:
     short_side: int = 448
     max_side: int = 1333
     top_k: int = 10
-    """Instance task: the tracks of so many (track, class) pairs are kept, the most probable ones."""
+    """Instance task: the tracks of so many (track, class) pairs are kept, the most probable, before masks count."""
     score: Score = "class"
     """Instance task: what a kept track is scored by. The probability of its class alone, as the released code does for
     videos; or that times the mean probability of its masks' pixels in all frames, as Mask2Former does for pictures."""
@@ -345,10 +352,19 @@ class InferenceConfig:
     min_visible_share: float = 0.8
     """Panoptic task: the share of its own mask that a track must keep against the others, over the whole video."""
     min_seen: float = 0.5
-    """Where the reading leaves out what is hidden: a track has no mask in a frame in which it is less probable than
-    this that it sees any object, and the frame does not count for its class."""
+    """Where the reading leaves out what is hidden: a track has a mask in the frames in which it sees some object with a
+    probability above this, and those count for its class. What it is looked for by is what it saw when that was more
+    likely than not, whatever this is."""
     window: int = 3
     """Frames that pass the segmenter together; results do not depend on it."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_overlap", "min_score", "min_visible_share", "min_seen"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"expected {name} between 0 and 1, got {value}")
+        if self.doubt < 0:
+            raise ValueError(f"expected a doubt of 0 frames or more, got {self.doubt}")
 
 
 @dataclass(frozen=True, kw_only=True)

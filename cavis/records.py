@@ -129,8 +129,8 @@ class Track:
     id: int
     """Stays with the instance from its first frame to its last; unique within the result."""
     class_scores: Float[np.ndarray, "K"]
-    """Probability of each class, from the class logits averaged over the video; where the model scores masks too, times
-    the mean probability of its masks' pixels."""
+    """Probability of each class, from the class logits averaged over the video; times what the model's rules make of
+    its masks (:class:`cavis.config.InferenceConfig`: ``score``, ``doubt``)."""
     masks: tuple[Rle | None, ...]
     """One entry a frame; None where the instance is not visible."""
     boxes: Float[np.ndarray, "T 4"]

@@ -53,9 +53,11 @@ ClipsPerStep = Annotated[
 ]
 Frames = Annotated[int | None, typer.Option(help="Frames of a clip.", min=1, show_default=False)]
 LearningRate = Annotated[float | None, typer.Option(help="Before it drops.", show_default=False)]
-MeanDecay = Annotated[
+EmaDecay = Annotated[
     float | None,
-    typer.Option(help="Keep the moving average of the weights, with this decay; 0: the last.", show_default=False),
+    typer.Option(
+        help="End with the moving average of the weights, of this decay; 0: with the last.", show_default=False
+    ),
 ]
 Precision = Annotated[
     PrecisionName | None,
@@ -81,7 +83,7 @@ def train(
     clips_per_step: ClipsPerStep = None,
     frames: Frames = None,
     learning_rate: LearningRate = None,
-    mean_decay: MeanDecay = None,
+    ema_decay: EmaDecay = None,
     seed: Annotated[int, typer.Option(help="Of weights, clips and points.", min=0)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 200,
@@ -96,7 +98,7 @@ def train(
     tensorboard/. Ctrl-C stops after the step it is in and leaves a checkpoint. With --from the segmenter and the
     tracker learn one after the other, in OUT/segmenter and OUT/tracker, 500 steps each; categories and sizes are those
     of the data set, and OUT/held_out.json is the share of it that was kept to measure with. Under torchrun or
-    accelerate launch the processes share the clips of each step. What is not said of these numbers is the preset's.
+    accelerate launch the processes share the clips of each step. Numbers that are not said are the preset's.
 
     Example: cavis train --stage segmenter --out runs/seg && cavis train --stage tracker --start-from
     runs/seg/model.safetensors --out runs/track
@@ -112,7 +114,7 @@ def train(
         seed=seed,
         resume=resume,
         checkpoint_every=checkpoint_every,
-        changes=Changes(clips_per_step, frames, learning_rate, mean_decay),
+        changes=Changes(clips_per_step=clips_per_step, frames=frames, learning_rate=learning_rate, ema_decay=ema_decay),
         precision=None if precision is None else precision.value,
         recompute=recompute,
         tensorboard=tensorboard,

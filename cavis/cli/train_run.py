@@ -25,18 +25,19 @@ TOLD_EVERY = 20
 """Steps between two lines on the console."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Changes:
     """What every stage of a command has instead of the preset's; None keeps that."""
 
     clips_per_step: int | None = None
     frames: int | None = None
     learning_rate: float | None = None
-    mean_decay: float | None = None
+    ema_decay: float | None = None
 
     def __post_init__(self) -> None:
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise ValueError(f"expected a learning rate above 0, got {self.learning_rate}")
+        require_ema_decay(self.ema_decay or 0.0)
 
     def of(self, schedule: "StageConfig") -> "StageConfig":
         """The schedule with the changes."""

@@ -35,7 +35,7 @@ class CategoryCoverage(NamedTuple):
     recall50: float
     """Share of the objects whose best overlap is 0.5 or more; -1 without objects."""
     abo_small: float
-    """That of the objects below 2 % of the frame; -1 without any."""
+    """ABO of the objects below 2 % of the frame; -1 without any."""
     abo_medium: float
     """From 2 % to 10 %."""
     abo_large: float

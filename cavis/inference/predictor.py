@@ -97,7 +97,7 @@ class Predictor(ABC):
         watch: Watch | None = None,
         stop: threading.Event | None = None,
     ) -> VideoResult:
-        """Track the instances of a whole video (VIS): those of the ``top_k`` most probable (track, class) pairs."""
+        """Track the instances of a whole video (VIS): of the ``top_k`` most probable (track, class) pairs."""
         with self.first_pass(source, timestamps, watch=watch, stop=stop) as first:
             rule = replace(self.ready.inference, top_k=self.top_k)
             return instances(first, rule, encoded(first, watch, stop))

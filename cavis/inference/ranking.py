@@ -39,12 +39,12 @@ class Ranking:
         self._seen = self._seen + inside.flatten(2).any(dim=2).sum(dim=0).cpu()
         if self._compared:
             cells = inside.flatten(2).float()
-            self._shared = self._shared + (cells @ cells.transpose(1, 2)).double().sum(dim=0).cpu()
+            self._shared = self._shared + (cells @ cells.mT).cpu().double().sum(dim=0)
 
     def choose(self, rows: Sequence[int], probabilities: Float[np.ndarray, "N K"]) -> dict[int, Float[np.ndarray, "K"]]:
         """Those of some tracks that are shown, in their order, and their scores for each class.
 
-        By a score that counts masks there is no track that has had none.
+        By a score that counts masks a track that has had none is not shown.
         """
         factors = np.ones(len(probabilities), dtype=np.float32)
         if self._by_masks:
@@ -67,7 +67,7 @@ class Ranking:
 
     @property
     def _presence(self) -> Float[np.ndarray, "N"]:
-        """N / (n + doubt) of n frames with a mask, as a share of that of a track which has one in every frame."""
+        """How far a track is believed: its n frames with a mask give n / (n + doubt), as a share of what all would."""
         doubt = self._rule.doubt
         whole = self._frames / (self._frames + doubt)
         return (self._seen / (self._seen + doubt) / whole).numpy().astype(np.float32)

@@ -60,7 +60,7 @@ class FirstPass:
 
 
 def instances(first: FirstPass, rule: InferenceConfig, frames: Iterable[int]) -> VideoResult:
-    """Instance task: the slots that have a part in the ``top_k`` most probable (slot, class) pairs, best score first.
+    """Instance task: of the slots in the ``top_k`` most probable (slot, class) pairs those shown, best score first.
 
     Of ``rule`` count ``top_k``, ``score``, ``doubt`` and ``max_overlap``. ``frames`` are the numbers of all frames, in
     order; who hands them out can watch and stop the work.

@@ -20,7 +20,9 @@ def build_model(config: ModelConfig, stage: Stage = "tracker") -> Cavis:
     tracker = build_tracker(config) if stage != "segmenter" else None
     refiner = build_refiner(config) if stage == "refiner" else None
     reading = config.reading
-    linker = FrameLinker(seen=reading.tracker_start == "seen", memory=reading.reference_memory)
+    linker = FrameLinker(
+        association=reading.association, seen=reading.tracker_start == "seen", memory=reading.reference_memory
+    )
     return Cavis(build_segmenter(config), linker, tracker, refiner)
 
 
@@ -52,7 +54,6 @@ def build_segmenter(config: ModelConfig) -> Segmenter:
         ContextPooling(hidden, reading.context, reading.context_filter_size),
         None if reading.context == "none" else mlp,
         (config.mean, config.deviation),
-        reading.association,
     )
 
 

@@ -9,7 +9,17 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from cavis.config import Association
 from cavis.records import ClipPrediction, FramePrediction, TrackerState
+
+
+def linked_by(frames: FramePrediction, association: Association) -> Float[Tensor, "B T Q D"]:
+    """[Q̂ ; Q], by which frames are linked, or each of the two brought to length one (see `Reading.association`)."""
+    both, hidden = frames.context_aware, frames.core.shape[-1]
+    if association == "joined" or both.shape[-1] == hidden:
+        return both
+    halves = both[..., :hidden], both[..., hidden:]
+    return torch.cat([F.normalize(half, dim=-1, eps=1e-6) for half in halves], dim=-1)
 
 
 @torch.no_grad()
@@ -53,8 +63,9 @@ class FrameLinker(nn.Module):
     it (Table 3 a-d).
     """
 
-    def __init__(self, *, seen: bool = False, memory: float = 0.0) -> None:
+    def __init__(self, *, association: Association = "joined", seen: bool = False, memory: float = 0.0) -> None:
         super().__init__()
+        self.association: Association = association
         self.seen = seen
         self.memory = memory
 
@@ -62,9 +73,9 @@ class FrameLinker(nn.Module):
         self, frames: FramePrediction, state: TrackerState | None = None
     ) -> tuple[ClipPrediction, TrackerState]:
         """Reorder the slots of a window; ``state`` continues an earlier window."""
-        orders = []
+        features, orders = linked_by(frames, self.association), []
         for t in range(frames.queries.shape[1]):
-            current = frames.context_aware[:, t]
+            current = features[:, t]
             order = _identity(current) if state is None else match(state.reference, current)
             reference = take(current, order)
             if state is not None:

@@ -1,7 +1,5 @@
 """The segmenter S (Eq. 5): every frame on its own, into instances, masks and context-aware features."""
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
@@ -37,7 +35,6 @@ class Segmenter(nn.Module):
         context_pooling: ContextPooling,
         context_mlp: Mlp | None,
         colours: Colours,
-        association: Literal["joined", "balanced"],
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -45,7 +42,6 @@ class Segmenter(nn.Module):
         self.query_decoder = query_decoder
         self.context_pooling = context_pooling
         self.context_mlp = context_mlp
-        self.association = association
         mean, std = (torch.tensor(values) for values in colours)
         self.register_buffer("mean", mean[:, None, None], persistent=False)
         self.register_buffer("std", std[:, None, None], persistent=False)
@@ -75,7 +71,7 @@ class Segmenter(nn.Module):
             core=by_clip(core),
             context=by_clip(context),
             context_embedding=by_clip(embedding),
-            context_aware=by_clip(self.join(core, embedding)),
+            context_aware=by_clip(core if self.context_mlp is None else torch.cat((core, embedding), dim=-1)),
             mask_features=by_clip(mask_features),
             auxiliary=tuple(self._auxiliary(by_clip(x), by_clip(mask_features)) for x in earlier),
         )
@@ -85,17 +81,6 @@ class Segmenter(nn.Module):
     ) -> Float[Tensor, "*batch Q C"]:
         """Q = MLP(Concat(Q̂, Q̃)) (Eq. 7)."""
         return core if self.context_mlp is None else self.context_mlp(torch.cat((core, context), dim=-1))
-
-    def join(
-        self, core: Float[Tensor, "*batch Q C"], embedding: Float[Tensor, "*batch Q C"]
-    ) -> Float[Tensor, "*batch Q D"]:
-        """[Q̂ ; Q], by which frames are linked (Eq. 10)."""
-        if self.context_mlp is None:
-            return core
-        halves = (core, embedding)
-        if self.association == "balanced":
-            halves = tuple(F.normalize(half, dim=-1, eps=1e-6) for half in halves)
-        return torch.cat(halves, dim=-1)
 
     def normalise(self, images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H2 W2"]:
         """Subtract the mean, divide by the deviation, pad with zeros (the mean colour) to a multiple of 32."""

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cavis.config import Reading
-from cavis.model.association import invert, match, remember, sees, take
+from cavis.model.association import invert, linked_by, match, remember, sees, take
 from cavis.model.layers import CrossAttention, FeedForward, Heads, KeyValue, Mlp, SelfAttention, init_transformer
 from cavis.records import ClipPrediction, FramePrediction, LayerPrediction, TrackerState
 
@@ -72,6 +72,7 @@ class Tracker(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(TrackerBlock(hidden, heads, feedforward) for _ in range(layers))
         self.heads = Heads(hidden, num_classes)
+        self.association = reading.association
         self.alignment = reading.alignment
         self.query = reading.tracker_query
         self.context = reading.tracker_context
@@ -92,13 +93,14 @@ class Tracker(nn.Module):
         carried = frames.context_embedding if self.context == "embedding" else frames.context
         keys = self.fuse(frames.core, carried, context_mlp)
         memory = [block.project(keys, frames.queries) for block in cast("Iterable[TrackerBlock]", self.blocks)]
+        references = linked_by(frames, self.association)
         steps: list[Step] = []
         for t in range(frames.queries.shape[1]):
             frame = Frame(
                 frames.core[:, t],
                 frames.queries[:, t],
                 carried[:, t],
-                frames.context_aware[:, t],
+                references[:, t],
                 [pair.at(t) for pair in memory],
             )
             step, state = self._step(frame, state, context_mlp)

@@ -30,7 +30,7 @@ from cavis.data.loaders import ClipSource, StepBatches, batches_from
 from cavis.model import Cavis
 from cavis.records import ClipBatch, Targets
 from cavis.training.log import StepReport, TrainingLog, read_log
-from cavis.training.optimizer import build_optimizer, build_schedule, running_mean
+from cavis.training.optimizer import build_optimizer, build_schedule, moving_average
 from cavis.training.processes import Processes, join
 from cavis.training.recompute import recompute_activations
 from cavis.training.shared_norm import share_norms
@@ -103,8 +103,8 @@ def train(run: Run, model: Cavis, source: ClipSource, stop: threading.Event | No
     A set ``stop`` ends the run after the step it is in. However the run ends between two steps (stop, end, or the
     generator being closed), the last step is checkpointed. What ends it inside a step, and a loss that runs away,
     leaves the checkpoint before. Several processes (of torchrun or accelerate launch) share the clips of a step; all of
-    them have to call this, a stop in one of them stops all, and only the main one writes. A ValueError if another run
-    is training in the folder.
+    them have to call this, a stop in one of them stops all, and only the main one writes. ``model`` ends with the last
+    weights; the model file may hold their moving average. A ValueError if another run is training in the folder.
     """
     processes = join(run.device)
     with the_only_run_in(run.folder) if processes.main else nullcontext():
@@ -178,16 +178,16 @@ class _Work:
     optimizer: AdamW
     rates: LambdaLR
     scaler: torch.amp.GradScaler
-    mean: AveragedModel | None
-    """Of the weights of all steps; None: the last ones count."""
+    ema: AveragedModel | None
+    """The moving average that is saved to use; None: the last weights are."""
     device: str
 
     @classmethod
     def begin(cls, run: Run, model: Cavis, processes: Processes) -> "_Work":
         """Everything fresh, on this process's device."""
         device = run.device if processes.alone else str(processes.device)
-        decay = run.schedule.mean_decay
-        mean = running_mean(model.to(device), decay) if decay else None  # before the model's layers are changed
+        decay = run.schedule.ema_decay
+        ema = moving_average(model.to(device), decay) if decay else None  # before the model's layers are changed
         if run.recompute:
             recompute_activations(model)
         stage = STAGES[run.stage](model.to(device), run.preset, processes.total)
@@ -195,14 +195,14 @@ class _Work:
         optimizer = build_optimizer(stage.learning, run.schedule)
         rates = build_schedule(optimizer, run.schedule)
         scaler = torch.amp.GradScaler(run.kind, enabled=run.dtype == torch.float16)
-        return cls(processes, stage, optimizer, rates, scaler, mean, device)
+        return cls(processes, stage, optimizer, rates, scaler, ema, device)
 
     @property
     def parts(self) -> dict[str, Any]:
         """What a checkpoint holds, by name."""
-        mean = {} if self.mean is None else {"mean": self.mean}
+        ema = {} if self.ema is None else {"ema": self.ema}
         fixed = {"model": self.stage.model, "optimizer": self.optimizer, "rates": self.rates, "scaler": self.scaler}
-        return fixed | mean
+        return fixed | ema
 
 
 def _resume(run: Run, work: _Work) -> int:
@@ -258,8 +258,8 @@ def _step(run: Run, work: _Work, batch: ClipBatch, done: int) -> StepReport:
     scaler.step(work.optimizer)
     scaler.update()
     work.rates.step()
-    if work.mean is not None:
-        work.mean.update_parameters(work.stage.model)
+    if work.ema is not None:
+        work.ema.update_parameters(work.stage.model)
     return StepReport(
         step=done + 1,
         steps=steps,
@@ -306,7 +306,7 @@ def to_device(batch: ClipBatch, device: str) -> ClipBatch:
 
 def save_run(run: Run, parts: dict[str, Any], done: int) -> None:
     """Write the model (to use) and the training state (to resume), which comes last: it says that all is written."""
-    model: Cavis = parts["mean"].module if "mean" in parts else parts["model"]
+    model: Cavis = parts["ema"].module if "ema" in parts else parts["model"]
     about = ModelFile(
         name=run.preset.name,
         preset=run.preset.name,

@@ -1,5 +1,6 @@
-"""AdamW with the released rules: slower backbone, no decay on norms and embeddings; and a mean of its weights."""
+"""AdamW with the released rules: slower backbone, no decay on norms and embeddings; the moving average."""
 
+import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -37,14 +38,15 @@ def build_schedule(optimizer: AdamW, schedule: StageConfig) -> LambdaLR:
     return LambdaLR(optimizer, lambda step: rate_factor(step, schedule))
 
 
-def running_mean(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy of a model that follows its weights: their exponential moving average.
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """A copy of a model that follows it: the exponential moving average of weights and buffers.
 
     Until there have been 1 / (1 - decay) steps it is the plain mean of all of them, so that it does not hang on to the
-    first one. Buffers are those of the last step.
+    first one.
     """
 
-    def follow(mean: Tensor, now: Tensor, steps: Tensor | int) -> Tensor:
-        return mean + (now - mean) * max(1 - decay, 1 / (int(steps) + 1))
+    def follow(average: Tensor, now: Tensor, steps: Tensor | int) -> Tensor:
+        share = (1 / (torch.as_tensor(steps) + 1)).clamp(min=1 - decay)  # a tensor: nothing waits for a GPU
+        return average + (now - average) * share
 
-    return AveragedModel(model, avg_fn=follow).requires_grad_(False)
+    return AveragedModel(model, avg_fn=follow, use_buffers=True).requires_grad_(False)

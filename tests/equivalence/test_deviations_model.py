@@ -16,7 +16,7 @@ from cavis.inference.online import OnlinePredictor, RunningMean
 from cavis.inference.postprocess import Sizes, instance_masks, mask_probabilities, network_size, to_network
 from cavis.losses.criterion import TrackerCriterion
 from cavis.model import tracker as tracker_module
-from cavis.model.association import FrameLinker, match, take
+from cavis.model.association import FrameLinker, linked_by, match, take
 from cavis.model.context import ContextPooling, inner_boundary
 from cavis.model.layers import CrossAttention, Mlp
 
@@ -77,25 +77,25 @@ def test_without_context_frames_are_linked_by_core_features_alone():
 
 
 @torch.no_grad()
-def test_context_has_half_of_the_similarity_if_balanced_and_its_share_of_the_length_if_joined():
-    joined, balanced = twins({}, {"association": "balanced"})
-    for model in (joined, balanced):
-        model.segmenter.context_mlp.layers[-1].bias += 3.0  # Q is longer than Q̂ here, and far from it
-    left, right = (model.segmenter(images(1, 2)) for model in (joined, balanced))
-    assert torch.equal(left.core, right.core)
-    core, context = (F.normalize(half, dim=-1) for half in (left.core, left.context_embedding))
-    lengths = [half.norm(dim=-1) for half in (left.core, left.context_embedding)]
-    assert (lengths[0] / lengths[1] - 1).abs().min() > 0.05
-    for frames, shares in ((left, lengths), (right, [torch.ones_like(length) for length in lengths])):
-        both = F.normalize(frames.context_aware, dim=-1)
-        whole = (shares[0] ** 2 + shares[1] ** 2).sqrt()
-        expected = sum(
-            (shares[i] / whole)[:, 0, :, None] * (shares[i] / whole)[:, 1, None] * (half[:, 0] @ half[:, 1].mT)
-            for i, half in enumerate((core, context))
-        )
-        torch.testing.assert_close(both[:, 0] @ both[:, 1].mT, expected, atol=1e-5, rtol=0)
-    without = nano_model(context="none", association="balanced").segmenter(images(1, 2))
-    assert torch.equal(without.context_aware, without.core)
+@pytest.mark.parametrize("stage", ["segmenter", "tracker"])
+def test_both_halves_have_their_share_of_the_length_if_joined_and_alike_ones_if_balanced(stage):
+    """In the first frame, whose features are what tracks are looked for by; with a tracker and without."""
+    frames = random_frames(frames=1, queries=8)
+    core, context = frames.core[:, 0], 0.2 * frames.core[:, 0].roll(1, 1)  # of other lengths, and each slot its own
+    frames = replace(frames, context_aware=torch.cat((core, context), dim=-1)[:, None])
+    kept = {}
+    for association in ("joined", "balanced"):
+        _, state = nano_model(stage=stage, association=association, tracker_start="linked").track(frames)
+        kept[association] = state.reference
+    order = match(kept["joined"][..., : core.shape[-1]], core)
+    torch.testing.assert_close(take(frames.context_aware[:, 0], order), kept["joined"])
+    halves = torch.cat([take(F.normalize(half, dim=-1), order) for half in (core, context)], dim=-1)
+    torch.testing.assert_close(halves, kept["balanced"])
+    joined, balanced = (F.normalize(kept[association], dim=-1)[..., core.shape[-1] :] for association in kept)
+    assert (joined.square().sum(dim=-1) < 0.1).all()
+    torch.testing.assert_close(balanced.square().sum(dim=-1), torch.full((1, 8), 0.5))
+    without = replace(frames, context_aware=frames.core)
+    assert torch.equal(linked_by(without, "balanced"), frames.core)
 
 
 @torch.no_grad()
@@ -236,10 +236,12 @@ def test_a_track_has_a_mask_where_it_sees_an_object_with_the_probability_that_is
 
     everywhere = shown(0.0)
     assert len(everywhere) == sure.shape[1]
-    for min_seen in (sure.quantile(0.25).item(), sure.quantile(0.75).item(), sure.max().item() + 1e-3):
-        for slot, visible in shown(min_seen).items():
-            seen = (sure[:, slot] > min_seen).numpy()
-            np.testing.assert_array_equal(visible, everywhere[slot] & seen)
+    for share in (0.25, 0.75, 1.0):
+        min_seen = sure.quantile(share).item()
+        visible = shown(min_seen)
+        for slot, before in everywhere.items():
+            np.testing.assert_array_equal(visible[slot], before & (sure[:, slot] > min_seen).numpy())
+        assert sum(map(sum, visible.values())) < sum(map(sum, everywhere.values()))
 
 
 @torch.no_grad()

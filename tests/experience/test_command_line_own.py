@@ -68,7 +68,7 @@ def test_pictures_alone_teach_a_model_that_is_measured_on_those_it_has_not_seen(
 
 def test_clips_frames_rate_and_mean_are_those_of_the_command_in_both_stages(cavis, nano, tmp_path):
     data, out = album(tmp_path / "album", ("kite", "dog", "cup")), tmp_path / "mine"
-    wanted = {"clips_per_step": 3, "frames": 2, "learning_rate": 0.003, "mean_decay": 0.9}
+    wanted = {"clips_per_step": 3, "frames": 2, "learning_rate": 0.003, "ema_decay": 0.9}
     changes = [word for name, value in wanted.items() for word in (f"--{name.replace('_', '-')}", value)]
     code, said = cavis("train", "--data", data, "--from", nano, "--out", out, "--steps", 2, "--device", "cpu", *changes)
     assert code == 0, said

@@ -34,7 +34,7 @@ def preset() -> Preset:
     """The nano model, all of whose losses are switched on; the segmenter ends with the mean of its weights."""
     base = nano_preset(STEPS, tracker_contrast=True)
     segmenter, tracker = (replace(base.stage(name), clips_per_step=CLIPS) for name in ("segmenter", "tracker"))
-    segmenter = replace(segmenter, mean_decay=0.75)
+    segmenter = replace(segmenter, ema_decay=0.75)
     return replace(base, segmenter=segmenter, tracker=tracker, refiner=tracker)
 
 

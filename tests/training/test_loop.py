@@ -184,17 +184,18 @@ def test_the_model_file_holds_the_moving_average_of_the_weights_if_asked_for(tmp
     """Plain mean of the first 1 / (1 - decay) steps, then exponential; also over a stop, and in a run that resumes."""
     decay = 0.75
     run = nano_run(tmp_path / "whole", "segmenter", STEPS, workers=0)
-    run = replace(run, schedule=replace(run.schedule, mean_decay=decay))
+    run = replace(run, schedule=replace(run.schedule, ema_decay=decay))
     model, expected = nano_model(0), None
     for done, _ in enumerate(train(run, model, Squares())):
-        now = {name: value.double() for name, value in model.named_parameters()}
+        now = {name: value.double() for name, value in model.state_dict().items() if value.is_floating_point()}
         share = max(1 - decay, 1 / (done + 1))
         expected = now if done == 0 else {name: torch.lerp(expected[name], now[name], share) for name in now}
     weights = read_model_file(run.folder / MODEL)[1]
-    last = dict(model.named_parameters())
+    last = model.state_dict()
     for name, value in expected.items():
         torch.testing.assert_close(weights[name].double(), value, rtol=0, atol=1e-6)
-    assert any(not torch.equal(weights[name], last[name]) for name in expected)
+    for kind in ("weight", "running_mean"):
+        assert any(not torch.equal(weights[name], last[name]) for name in expected if name.endswith(kind))
     again = replace(run, folder=tmp_path / "again")
     begun = train(again, nano_model(0), Squares())
     next(begun), next(begun)
@@ -205,8 +206,8 @@ def test_the_model_file_holds_the_moving_average_of_the_weights_if_asked_for(tmp
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])
 def test_a_decay_that_is_no_share_is_refused(decay):
-    with pytest.raises(ValueError, match="expected a decay of the mean of at least 0 and below 1, got"):
-        replace(nano_run(Path("nowhere"), "segmenter", STEPS).schedule, mean_decay=decay)
+    with pytest.raises(ValueError, match="expected a ema_decay of at least 0 and below 1, got"):
+        replace(nano_run(Path("nowhere"), "segmenter", STEPS).schedule, ema_decay=decay)
 
 
 @pytest.mark.parametrize(
