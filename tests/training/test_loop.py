@@ -206,7 +206,7 @@ def test_the_model_file_holds_the_moving_average_of_the_weights_if_asked_for(tmp
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])
 def test_a_decay_that_is_no_share_is_refused(decay):
-    with pytest.raises(ValueError, match="expected a ema_decay of at least 0 and below 1, got"):
+    with pytest.raises(ValueError, match="expected an ema_decay of at least 0 and below 1, got"):
         replace(nano_run(Path("nowhere"), "segmenter", STEPS).schedule, ema_decay=decay)
 
 
