@@ -102,6 +102,7 @@ def test_what_is_faulty_is_told_and_left_out_only_when_asked(cavis, nano, tmp_pa
         (("--precision", "fp16", "--device", "cpu"), "expected a CUDA device for precision fp16, got cpu"),
         (("--precision", "fp8"), "fp8"),
         (("--learning-rate", "0", "--from", "tiny"), "expected a learning rate above 0, got 0.0"),
+        (("--ema-decay", "1", "--from", "tiny"), "expected an ema_decay of at least 0 and below 1, got 1.0"),
         (("--hold-out", "0.1"), "expected --hold-out with --from"),
         (("--from", "tiny", "--hold-out", "1.5", "--data", "ALBUM"), "expected a share of at least 0 and less than 1"),
     ],
