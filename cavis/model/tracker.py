@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cavis.config import Reading
+from cavis.config import Association, Reading
 from cavis.model.association import invert, linked_by, match, remember, sees, take
 from cavis.model.layers import CrossAttention, FeedForward, Heads, KeyValue, Mlp, SelfAttention, init_transformer
 from cavis.records import ClipPrediction, FramePrediction, LayerPrediction, TrackerState
@@ -72,7 +72,7 @@ class Tracker(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(TrackerBlock(hidden, heads, feedforward) for _ in range(layers))
         self.heads = Heads(hidden, num_classes)
-        self.association = reading.association
+        self.association: Association = reading.association
         self.alignment = reading.alignment
         self.query = reading.tracker_query
         self.context = reading.tracker_context
