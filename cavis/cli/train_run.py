@@ -35,6 +35,8 @@ class Changes:
     ema_decay: float | None = None
 
     def __post_init__(self) -> None:
+        from cavis.config import require_ema_decay
+
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise ValueError(f"expected a learning rate above 0, got {self.learning_rate}")
         require_ema_decay(self.ema_decay or 0.0)
