@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks import evaluation, tracking
+from benchmarks import evaluation, shipped, tracking
 from benchmarks.setting import Setting, full, quick
 
 LIMITS = {
@@ -24,6 +24,7 @@ LIMITS = {
     "tracking.time_ratio": 0.50,
     "tracking.memory_ratio_long_over_short": 1.10,
     "tracking.memory_ratio_offline": 1.30,
+    "shipped.memory_ratio_long_over_short.lite": 1.10,
 }
 """What we promise at the full size: at most this. On small frames, the work on the queries weighs more."""
 
@@ -38,6 +39,7 @@ class Benchmark(StrEnum):
 
     TRACKING = "tracking"
     EVALUATION = "evaluation"
+    SHIPPED = "shipped"
 
 
 def main(
@@ -57,6 +59,9 @@ def main(
     if Benchmark.EVALUATION in (only or list(Benchmark)):
         work = evaluation.QUICK if small else evaluation.FULL
         numbers |= {f"evaluation.{name}": value for name, value in evaluated(work).items()}
+    if Benchmark.SHIPPED in (only or list(Benchmark)):
+        length = shipped.QUICK if small else shipped.FULL
+        numbers |= {f"shipped.{name}": value for name, value in tried(length).items()}
     Console().print(table(numbers, {} if small else LIMITS, FLOORS))
     if out is not None:
         out.write_text(json.dumps(numbers | surroundings(setting), indent=2) + "\n", encoding="utf-8")
@@ -74,6 +79,13 @@ def evaluated(setting: evaluation.EvaluationSetting) -> evaluation.Numbers:
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("evaluation", total=evaluation.steps(setting))
         return evaluation.measure(setting, lambda what: progress.update(task, advance=1, description=what))
+
+
+def tried(setting: shipped.ShippedSetting) -> shipped.Numbers:
+    """The benchmark of the shipped models with a progress bar on stderr."""
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("shipped", total=shipped.steps(setting))
+        return shipped.measure(setting, lambda what: progress.update(task, advance=1, description=what))
 
 
 def table(numbers: Mapping[str, float], limits: Mapping[str, float], floors: Mapping[str, float]) -> Table:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.contestants import CONTESTANTS, Who, contestant
@@ -12,25 +13,29 @@ ROOT = Path(__file__).parents[1]
 
 
 def peak_memory(who: Who, frames: int, setting: Setting) -> int:
-    """Bytes that a child process needs at most to go through a clip, beyond what it holds with the model built.
+    """Bytes that a contestant needs at most to go through a clip, beyond what it holds with the model built."""
+    return peak_of("benchmarks.memory", who, str(frames), told=setting.to_json())
+
+
+def peak_of(module: str, *arguments: str, told: str = "") -> int:
+    """The bytes that a child process, ``python -m module arguments``, says it needed; ``told`` is what it may read.
 
     A RuntimeError repeats what the child said if it fails.
     """
-    command = [sys.executable, "-m", "benchmarks.memory", who, str(frames)]
-    child = subprocess.run(command, input=setting.to_json(), capture_output=True, text=True, check=False, cwd=ROOT)
+    command = [sys.executable, "-m", module, *arguments]
+    child = subprocess.run(command, input=told, capture_output=True, text=True, check=False, cwd=ROOT)
     if child.returncode != 0:
         raise RuntimeError(
-            f"expected the peak memory of {who} over {frames} frames, but its process failed:\n{child.stderr}"
+            f"expected the peak memory of {module} {' '.join(arguments)}, but its process failed:\n{child.stderr}"
         )
     return int(child.stdout.split()[-1])
 
 
-def measure_here(who: Who, frames: int, setting: Setting) -> int:
-    """The same in this process, which must not have done anything before that was larger."""
-    run = contestant(who, setting, random_model(setting.model, "refiner" if who == "offline" else "tracker"))
+def say_peak(work: Callable[[], object]) -> None:
+    """What the child prints: its peak over ``work`` beyond what it held before, which must not have been more."""
     base = _status("VmRSS")
-    run(pictures(setting, frames))
-    return _status("VmHWM") - base
+    work()
+    print(_status("VmHWM") - base)
 
 
 def _status(name: str) -> int:
@@ -41,11 +46,13 @@ def _status(name: str) -> int:
     raise RuntimeError(f"expected {name} in {STATUS}, found none")
 
 
-def main(arguments: list[str], setting: str) -> None:
-    """What the child does: measure and print."""
+def main(arguments: list[str], setting: Setting) -> None:
+    """What the child does: measure a contestant."""
     names: dict[str, Who] = {name: name for name in CONTESTANTS}
-    print(measure_here(names[arguments[0]], int(arguments[1]), Setting.from_json(setting)))
+    who, frames = names[arguments[0]], int(arguments[1])
+    run = contestant(who, setting, random_model(setting.model, "refiner" if who == "offline" else "tracker"))
+    say_peak(lambda: run(pictures(setting, frames)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:], sys.stdin.read())
+    main(sys.argv[1:], Setting.from_json(sys.stdin.read()))
