@@ -1,8 +1,11 @@
 """Habits of the core that a linter does not know, read from its syntax trees."""
 
 import ast
+import builtins
+import dis
 import re
 from pathlib import Path
+from types import CodeType
 
 import pytest
 
@@ -33,6 +36,15 @@ def found(*kinds):
         for node in ast.walk(tree):
             if isinstance(node, kinds):
                 yield f"{file}:{node.lineno}", node
+
+
+def stray_names(code, known):
+    """Names that code takes from its module or the builtins and that neither has."""
+    stored = {step.argval for step in dis.get_instructions(code) if step.opname in {"STORE_NAME", "STORE_GLOBAL"}}
+    taken = {step.argval for step in dis.get_instructions(code) if step.opname in {"LOAD_NAME", "LOAD_GLOBAL"}}
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    names = known | stored
+    return (taken - names).union(*(stray_names(each, names) for each in inner))
 
 
 def test_the_core_is_found():
@@ -111,3 +123,16 @@ def test_losses_do_not_know_the_model_and_the_model_no_targets():
             assert not any("Targets" in name or name.startswith("cavis.losses") for name in imported), file
         if file.parts[:2] == ("cavis", "losses"):
             assert not any(name.startswith("cavis.model") for name in imported), file
+
+
+def test_every_name_is_defined_or_imported():
+    """Linters cannot be asked, for they take the letters of jaxtyping's shapes for names."""
+    files = [*FILES, ROOT / "app.py", *(ROOT / "widgets").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    given = {*dir(builtins), "__file__", "__name__", "__qualname__", "__module__", "__annotations__"}
+    stray = {file: stray_names(compile(file.read_text(encoding="utf-8"), str(file), "exec"), given) for file in files}
+    assert {str(file.relative_to(ROOT)): names for file, names in stray.items() if names} == {}
+
+
+def test_a_name_without_its_import_is_found():
+    source = "import os\n\ndef list_all(x):\n    return os.listdir(x), [Path(y) for y in x]\n"
+    assert stray_names(compile(source, "made up", "exec"), set(dir(builtins))) == {"Path"}
