@@ -144,13 +144,14 @@ def lite() -> Preset:
         segmenter=segmenter,
         tracker=replace(
             segmenter,
-            steps=1200,
-            decay_at=(800, 1080),
-            clips_per_step=2,
+            steps=1900,
+            decay_at=(1140, 1615),
+            clips_per_step=4,
             frames=8,
             frame_range=0,
-            learning_rate=3e-5,  # it starts silent, as tiny's does
-            warmup=50,
+            learning_rate=3e-4,  # it starts silent, as tiny's does, and says something within a few hundred steps
+            ema_decay=0.996,
+            warmup=100,
             silent_start=True,
         ),
         inference=InferenceConfig(
@@ -171,7 +172,7 @@ def lite() -> Preset:
 
 LITE_AUGMENTATION = Augmentation(
     scale_jitter=(0.8, 1.9),
-    window=320,
+    window=256,
     flip=0.5,
     rotation=10.0,
     drift=0.25,
