@@ -23,7 +23,7 @@ from cavis.config import InferenceConfig
 from cavis.demo.jobs import Job, JobStore
 from cavis.demo.limits import DemoLimits
 from cavis.demo.models import Models
-from cavis.demo.tracking import Tracker
+from cavis.demo.tracking import Tracker, Watcher
 from cavis.video import VideoWriter, probe
 
 ROOT = Path(__file__).parents[2]
@@ -177,3 +177,15 @@ def _answers(url: str) -> bool:
         return httpx.get(url, timeout=2).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+@pytest.fixture
+def report_once_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work that waits until somebody stops it: the clips are short, it would often end before."""
+    report = Watcher.report
+
+    def wait_and_report(watcher: Watcher, *done) -> None:
+        assert watcher.stop.wait(30)
+        report(watcher, *done)
+
+    monkeypatch.setattr(Watcher, "report", wait_and_report)

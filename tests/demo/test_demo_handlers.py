@@ -189,12 +189,17 @@ def test_cancel_stops_the_job_and_frees_the_page(handlers: Handlers, store: JobS
     assert "Stopped" in updates["run_note"]
 
 
-def test_a_run_that_is_cancelled_says_so_and_the_next_one_is_served(handlers: Handlers, store: JobStore, upload: str):
+def test_a_run_that_is_cancelled_says_so(handlers: Handlers, store: JobStore, upload: str, report_once_stopped):
     key = handlers.choose_upload(upload, "", VISITOR)["job"]
     for updates in handlers.track(key, 0.0, 1.0, 1, *LOOKS):
         store.get(key).stop.set()
         last = updates
     assert "Stopped" in last["run_note"]
+
+
+def test_after_a_cancelled_run_the_next_one_is_served(handlers: Handlers, store: JobStore, upload: str):
+    key = handlers.choose_upload(upload, "", VISITOR)["job"]
+    store.get(key).stop.set()
     *_, again = handlers.track(key, 0.0, 1.0, 1, *LOOKS)
     assert again["result_box"]["visible"]
 

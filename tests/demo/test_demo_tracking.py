@@ -98,7 +98,7 @@ def test_closing_the_updates_stops_the_work(tracker: Tracker, uploaded: Upload, 
     assert job.result is None
 
 
-def test_a_stopped_run_ends_before_the_next_window(tracker: Tracker, uploaded: Upload):
+def test_a_stopped_run_ends_before_the_next_window(tracker: Tracker, uploaded: Upload, report_once_stopped):
     job = uploaded()
     stopping = (job.stop.set() for _ in tracker.track(job, Part(0.0, 1.5, 1), EVERYTHING))
     with pytest.raises(Cancelled):
