@@ -3,9 +3,10 @@
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from rich.table import Table
 
 from benchmarks import evaluation, shipped, tracking
 from benchmarks.setting import Setting, full, quick
+from benchmarks.tracking import Numbers, Tell
 
 LIMITS = {
     "tracking.flops_ratio": 0.43,
@@ -53,39 +55,27 @@ def main(
         torch.set_num_threads(threads)
         os.environ["OMP_NUM_THREADS"] = str(threads)  # for the child processes
     setting = quick() if small else full()
+    work = evaluation.QUICK if small else evaluation.FULL
+    length = shipped.QUICK if small else shipped.FULL
     numbers: dict[str, float] = {}
-    if Benchmark.TRACKING in (only or list(Benchmark)):
-        numbers |= {f"tracking.{name}": value for name, value in measured(setting).items()}
-    if Benchmark.EVALUATION in (only or list(Benchmark)):
-        work = evaluation.QUICK if small else evaluation.FULL
-        numbers |= {f"evaluation.{name}": value for name, value in evaluated(work).items()}
-    if Benchmark.SHIPPED in (only or list(Benchmark)):
-        length = shipped.QUICK if small else shipped.FULL
-        numbers |= {f"shipped.{name}": value for name, value in tried(length).items()}
+    for name in only or list(Benchmark):
+        if name == Benchmark.TRACKING:
+            found = watched(name, tracking.steps(setting), partial(tracking.measure, setting))
+        elif name == Benchmark.EVALUATION:
+            found = watched(name, evaluation.steps(work), partial(evaluation.measure, work))
+        else:
+            found = watched(name, shipped.steps(length), partial(shipped.measure, length))
+        numbers |= {f"{name}.{key}": value for key, value in found.items()}
     Console().print(table(numbers, {} if small else LIMITS, FLOORS))
     if out is not None:
         out.write_text(json.dumps(numbers | surroundings(setting), indent=2) + "\n", encoding="utf-8")
 
 
-def measured(setting: Setting) -> tracking.Numbers:
-    """The tracking benchmark with a progress bar on stderr."""
+def watched(name: str, steps: int, measure: Callable[[Tell], Numbers]) -> Numbers:
+    """The numbers of one benchmark, with a progress bar on stderr; ``measure`` tells ``steps`` times what is done."""
     with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("tracking", total=tracking.steps(setting))
-        return tracking.measure(setting, lambda what: progress.update(task, advance=1, description=what))
-
-
-def evaluated(setting: evaluation.EvaluationSetting) -> evaluation.Numbers:
-    """The evaluation benchmark with a progress bar on stderr."""
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("evaluation", total=evaluation.steps(setting))
-        return evaluation.measure(setting, lambda what: progress.update(task, advance=1, description=what))
-
-
-def tried(setting: shipped.ShippedSetting) -> shipped.Numbers:
-    """The benchmark of the shipped models with a progress bar on stderr."""
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("shipped", total=shipped.steps(setting))
-        return shipped.measure(setting, lambda what: progress.update(task, advance=1, description=what))
+        task = progress.add_task(name, total=steps)
+        return measure(lambda what: progress.update(task, advance=1, description=what))
 
 
 def table(numbers: Mapping[str, float], limits: Mapping[str, float], floors: Mapping[str, float]) -> Table:

@@ -1,7 +1,7 @@
 """How fast the shipped models track a clip of the twins' world in a phone's size, and in how much memory."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +9,11 @@ from jaxtyping import UInt8
 
 from benchmarks.memory import peak_of, say_peak
 from benchmarks.timing import interleaved
+from benchmarks.tracking import Numbers, Tell
 from cavis.checkpoints.hub import load_model
 from cavis.data.synthetic import TwinsClip, TwinsConfig
 from cavis.inference.online import OnlinePredictor
 from cavis.presets import DEFAULT_MODEL, LABORATORY_MODEL
-
-Numbers = dict[str, float]
 
 MODELS = (DEFAULT_MODEL, LABORATORY_MODEL)
 
@@ -42,7 +41,7 @@ def steps(setting: ShippedSetting) -> int:
     return (setting.repeats + 1) * len(MODELS) + 2 * len(MODELS)
 
 
-def measure(setting: ShippedSetting, tell: Callable[[str], None]) -> Numbers:
+def measure(setting: ShippedSetting, tell: Tell) -> Numbers:
     """Frames a second and peak memory in MiB of each model, and their ratios.
 
     From frames in memory to run-length masks; memory is what a process needs beyond the loaded model.

@@ -1,14 +1,11 @@
 """The benchmark of average precision on a world so small that it takes a moment; nobody asks how many seconds."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner
+from measured import run_program
 
-from benchmarks import __main__ as program
 from benchmarks import evaluation
 from benchmarks.evaluation import EvaluationSetting, TrackEval, World, random_world, steps
 from cavis import rle
@@ -19,17 +16,10 @@ TINY = EvaluationSetting(videos=4, predictions=8, frames=5, objects=2, categorie
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """The numbers the program wrote, what it printed, and what its progress bar was told."""
-    told, measure = [], evaluation.measure
-    file = tmp_path_factory.mktemp("benchmark") / "numbers.json"
+    """The program's run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "QUICK", TINY)
-        patch.setattr(evaluation, "measure", lambda setting, tell: measure(setting, told.append))
-        command = typer.Typer()
-        command.command()(program.main)
-        result = CliRunner().invoke(command, ["--only", "evaluation", "--quick", "--json", str(file)])
-    assert result.exit_code == 0, result.output
-    return json.loads(file.read_text(encoding="utf-8")), result.stdout, told
+        return run_program(evaluation, tmp_path_factory.mktemp("benchmark"))
 
 
 def test_the_speedup_is_their_time_over_ours(measured):

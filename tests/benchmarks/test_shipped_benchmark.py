@@ -1,13 +1,10 @@
 """The benchmark of the shipped models on a clip of a moment; nobody asks how many seconds."""
 
-import json
 import sys
 
 import pytest
-import typer
-from typer.testing import CliRunner
+from measured import run_program
 
-from benchmarks import __main__ as program
 from benchmarks import shipped
 from benchmarks.memory import peak_of
 from benchmarks.shipped import MODELS, ShippedSetting, steps
@@ -18,18 +15,11 @@ MOMENT = ShippedSetting(frames=2, short=2, long=4, height=64, width=96, repeats=
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """The numbers the program wrote, what it printed, and what its progress bar was told; memory is made up."""
-    told, measure = [], shipped.measure
-    file = tmp_path_factory.mktemp("benchmark") / "numbers.json"
+    """The program's run; the memory, which takes processes of its own, is made up."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shipped, "QUICK", MOMENT)
         patch.setattr(shipped, "peak_of", lambda module, name, count, *size: (100 + int(count)) * 2**20)
-        patch.setattr(shipped, "measure", lambda setting, tell: measure(setting, told.append))
-        command = typer.Typer()
-        command.command()(program.main)
-        result = CliRunner().invoke(command, ["--only", "shipped", "--quick", "--json", str(file)])
-    assert result.exit_code == 0, result.output
-    return json.loads(file.read_text(encoding="utf-8")), result.stdout, told
+        return run_program(shipped, tmp_path_factory.mktemp("benchmark"))
 
 
 def test_the_default_models_are_measured_and_they_are_bundled(measured):

@@ -1,14 +1,11 @@
 """The benchmark itself, on a model so small that it takes seconds; nobody asks how many."""
 
-import json
 import sys
 from dataclasses import replace
-from typing import NamedTuple
 
 import pytest
-import typer
+from measured import run_program
 from nano import nano_config
-from typer.testing import CliRunner
 
 from benchmarks import __main__ as program
 from benchmarks import reference, tracking
@@ -31,28 +28,13 @@ NANO = Setting(
 )
 
 
-class Measured(NamedTuple):
-    """What the program wrote, what it printed, and what its progress bar was told."""
-
-    numbers: dict
-    printed: str
-    told: list[str]
-
-
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """The program's run; the memory, which takes processes of its own, is made up."""
-    told, measure = [], tracking.measure
-    file = tmp_path_factory.mktemp("benchmark") / "numbers.json"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(program, "quick", lambda: NANO)
         patch.setattr(tracking, "peak_memory", lambda who, frames, setting: (100 + frames) * 2**20)
-        patch.setattr(tracking, "measure", lambda setting, tell: measure(setting, lambda what: told.append(what)))
-        command = typer.Typer()
-        command.command()(program.main)
-        result = CliRunner().invoke(command, ["--only", "tracking", "--quick", "--json", str(file)])
-    assert result.exit_code == 0, result.output
-    return Measured(json.loads(file.read_text(encoding="utf-8")), result.stdout, told)
+        return run_program(tracking, tmp_path_factory.mktemp("benchmark"))
 
 
 def test_the_promised_numbers_are_written(measured):
