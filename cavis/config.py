@@ -230,12 +230,15 @@ class LossConfig:
     """Share of the mask loss's points that are the most uncertain ones."""
 
 
+_SHARES = ("reversal", "crop", "flip", "drift", "brightness", "contrast", "saturation", "corruption", "paste", "twin")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """How training clips are changed at random, in this order; what is not set does nothing.
 
-    Shares are probabilities, 0 ... 1; sides are pixels. Frames of a clip are treated alike, but for ``rotation`` and
-    ``drift``.
+    Shares are probabilities, 0 ... 1; sides are pixels. Frames of a clip are treated alike, but for ``rotation``,
+    ``drift`` and ``corruption``.
     """
 
     reversal: float = 0.0
@@ -264,6 +267,8 @@ class Augmentation:
     """Brightness, contrast and saturation are multiplied by 1 +- up to this much, 0 ... 1."""
     contrast: float = 0.0
     saturation: float = 0.0
+    corruption: float = 0.0
+    """Share of clips that look as a phone films: dim, blurred, noisy or compressed, or several of these."""
     paste: float = 0.0
     """Share of clips into which objects of another clip are pasted, resized by a factor out of ``paste_scale``."""
     paste_scale: tuple[float, float] = (0.5, 1.5)
@@ -273,7 +278,7 @@ class Augmentation:
     """An object of which less is left in a frame, after all of this, counts as absent there."""
 
     def __post_init__(self) -> None:
-        for name in ("reversal", "crop", "flip", "drift", "paste", "twin", "brightness", "contrast", "saturation"):
+        for name in _SHARES:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"expected {name} between 0 and 1, got {value}")

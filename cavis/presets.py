@@ -179,6 +179,7 @@ LITE_AUGMENTATION = Augmentation(
     brightness=0.3,
     contrast=0.3,
     saturation=0.3,
+    corruption=0.5,
     paste=0.5,
     paste_scale=(0.5, 1.2),
     twin=0.5,

@@ -1,6 +1,7 @@
 """``cavis synthesize`` and ``cavis data``: data sets made and looked at."""
 
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -132,21 +133,23 @@ def animate(
     names: Annotated[
         NamesOf | None, typer.Option("--as", help="Whose categories COCO's are given.", show_default=False)
     ] = None,
+    corruption: Annotated[float, typer.Option(help="Share of clips that look as a phone films.", min=0, max=1)] = 0,
     seed: Annotated[int, typer.Option(help="Same seed, same clips.", min=0)] = 0,
 ) -> None:
     """Set annotated pictures in motion: clips to measure tracking with where there are no annotated videos.
 
     Writes OUT/annotations.json in YouTube-VIS form and OUT/JPEGImages: the camera turns, drifts and zooms, and objects
-    of other pictures pass by.
+    of other pictures pass by. With a corruption, frames are dim, blurred, noisy or compressed, or several of these.
 
     Example: cavis data animate pictures/val.json moving --as lite && cavis evaluate moving --model lite --out scores
     """
     from cavis.categories import COCO_AS
-    from cavis.data.animation import animate
+    from cavis.data.animation import MOTION, animate
     from cavis.data.opening import open_annotated
 
     dataset = open_annotated(path, split, categories=None if names is None else COCO_AS[names.value])
     with progress_bar() as bar:
         row = bar.add_task("animate", total=len(dataset))
-        animate(dataset, out, frames, seed, progress=lambda done, of: bar.update(row, completed=done))
+        motion = replace(MOTION, corruption=corruption)
+        animate(dataset, out, frames, seed, motion, lambda done, of: bar.update(row, completed=done))
     typer.echo(f"{len(dataset)} clips -> {out}")

@@ -1,4 +1,4 @@
-"""Random changes of training clips, alike in all frames of a clip.
+"""Random changes of training clips: where things are, what else is there. How frames look is ``looks.py``'s.
 
 All numbers are drawn first, as a tuple of steps; applying steps to a clip is a pure function. Frames are resampled
 bilinearly, masks by the nearest pixel.
@@ -16,9 +16,8 @@ from PIL.Image import Resampling, Transpose
 from torch import Tensor
 
 from cavis.config import Augmentation
+from cavis.data.looks import Blur, Look, Noise, Tone, draw_corruption
 from cavis.records import Clip, Targets
-
-GREY = 128
 
 
 @dataclass(frozen=True)
@@ -86,23 +85,9 @@ class Drift:
         return picture.resize(picture.size, how, box=box)
 
 
-@dataclass(frozen=True)
-class Tone:
-    """Change the colours of frames; masks stay. Factors of 1 change nothing."""
-
-    brightness: float
-    contrast: float
-    """About a fixed grey, not about the mean of a frame, so that all frames of a clip are treated alike."""
-    saturation: float
-
-    def __call__(self, picture: Image.Image, t: int, how: Resampling) -> Image.Image:
-        """Scale the distance from black, from grey, and from the picture without colour."""
-        for start, factor in ((0, self.brightness), (GREY, self.contrast)):
-            picture = Image.blend(Image.new("RGB", picture.size, (start,) * 3), picture, factor)
-        return Image.blend(picture.convert("L").convert("RGB"), picture, self.saturation)
-
-
-Step = Resize | Crop | Flip | Rotate | Drift | Tone
+Step = Resize | Crop | Flip | Rotate | Drift | Look
+OF_EACH_FRAME = Rotate | Drift | Blur | Noise
+"""What differs between the frames of a clip."""
 Size = tuple[int, int]
 """Height and width in pixels."""
 
@@ -112,7 +97,8 @@ def draw_steps(
 ) -> tuple[Step, ...]:
     """Draw what happens to a clip of ``frames`` frames of ``size``; ``still``: all of them are one picture.
 
-    The order is: crop, resize, window, flip, rotation, drift, tone (the released code's, as far as it has them).
+    The order is: crop, resize, window, flip, rotation, drift, tone, corruption (the released code's, as far as it has
+    them).
     """
     steps: list[Step] = []
     if augmentation.crop and rng.random() < augmentation.crop:
@@ -131,6 +117,9 @@ def draw_steps(
     shares = np.array([augmentation.brightness, augmentation.contrast, augmentation.saturation])
     if shares.any():
         steps.append(Tone(*(1 + shares * rng.uniform(-1, 1, 3)).tolist()))
+    if augmentation.corruption:
+        apart = rng.spawn(1)[0]  # so that the clips are those without corruption in all else
+        steps += draw_corruption(frames, apart) if apart.random() < augmentation.corruption else []
     return tuple(steps)
 
 
@@ -189,7 +178,7 @@ def augment(clip: Clip, steps: Sequence[Step]) -> Clip:
     """
     if not steps:
         return clip
-    shared = tuple(takewhile(lambda step: not isinstance(step, Rotate | Drift), steps)) if clip.still else ()
+    shared = tuple(takewhile(lambda step: not isinstance(step, OF_EACH_FRAME), steps)) if clip.still else ()
     frames, masks = clip.frames, clip.targets.masks
     if shared:
         frames = _frames(frames[:1], shared).expand(len(frames), -1, -1, -1).contiguous()
@@ -220,7 +209,7 @@ def _as_frames(pictures: Sequence[UInt8[np.ndarray, "H W 3"]]) -> UInt8[Tensor, 
 
 def _masks(masks: Bool[Tensor, "N T H W"], steps: Sequence[Step], size: Sequence[int]) -> Bool[Tensor, "N T H2 W2"]:
     """Masks follow the frames to their new ``size``; empty ones need no work."""
-    steps = [step for step in steps if not isinstance(step, Tone)]
+    steps = [step for step in steps if not isinstance(step, Look)]
     changed = np.zeros((*masks.shape[:2], *size), dtype=bool)
     for n, t in masks.flatten(2).any(dim=2).nonzero().tolist():
         changed[n, t] = _apply(masks[n, t].numpy().view(np.uint8), steps, t, Resampling.NEAREST)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from nano import empty, hide, squares
-from PIL import Image
 
 from cavis.config import Augmentation
 from cavis.data.augmentation import (
@@ -14,7 +13,6 @@ from cavis.data.augmentation import (
     Paste,
     Resize,
     Rotate,
-    Tone,
     Twin,
     add_twin,
     augment,
@@ -25,6 +23,7 @@ from cavis.data.augmentation import (
     paste,
     seen_in,
 )
+from cavis.data.looks import Tone
 from cavis.data.mixing import repeat
 from cavis.inference.postprocess import network_size, to_network
 from cavis.presets import VIPSEG_AUGMENTATION, VIS_AUGMENTATION
@@ -208,20 +207,6 @@ def test_no_steps_leave_the_clip_itself():
     assert augment(clip, steps) is clip
     assert generator.random() == rng().random()
 
-
-def test_tone_changes_frames_only():
-    clip = squares()
-    changed = {name: augment(clip, (Tone(**(dict.fromkeys(FACTORS, 1.0) | {name: 0.0})),)) for name in FACTORS}
-    assert not changed["brightness"].frames.any()
-    assert (changed["contrast"].frames == 128).all()
-    grey = changed["saturation"].frames
-    assert grey[:, :1].expand(-1, 3, -1, -1).equal(grey)
-    np.testing.assert_array_equal(grey[0, 0], Image.fromarray(clip.frames[0].permute(1, 2, 0).numpy()).convert("L"))
-    assert all(one.targets.masks.equal(clip.targets.masks) for one in changed.values())
-    same(augment(clip, (Tone(1.0, 1.0, 1.0),)), clip)
-
-
-FACTORS = ("brightness", "contrast", "saturation")
 
 # --- drawing --------------------------------------------------------------------------------------------------------
 

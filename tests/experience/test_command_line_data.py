@@ -12,6 +12,7 @@ from cavis import rle
 from cavis.categories import COCO, LITE
 from cavis.checkpoints.files import read_model_file
 from cavis.data.synthetic import TwinsConfig, synthesize
+from cavis.data.ytvis_json import open_ytvis
 
 
 def cavis(*arguments):
@@ -119,6 +120,19 @@ def test_pictures_are_set_in_motion_under_other_names(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "2 clips" in done.stdout
     assert "ytvis, 2 videos, 6 frames, 6 categories" in check(tmp_path / "moving").stdout
+
+
+def test_pictures_in_motion_may_look_as_a_phone_films_and_show_the_same(tmp_path):
+    album = write_pictures(tmp_path / "album")
+    for name, corruption in (("clean", 0), ("filmed", 1)):
+        made = cavis("data", "animate", album, tmp_path / name, "--frames", 2, "--corruption", corruption, "--seed", 4)
+        assert made.returncode == 0, made.stderr
+    clean, filmed = (open_ytvis(tmp_path / name).clip(0, [0, 1]) for name in ("clean", "filmed"))
+    assert filmed.targets.masks.equal(clean.targets.masks)
+    assert not filmed.frames.equal(clean.frames)
+    wrong = cavis("data", "animate", album, tmp_path / "wrong", "--corruption", 2)
+    assert wrong.returncode == 2
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_from_stands_alone(tmp_path):
