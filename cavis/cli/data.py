@@ -139,7 +139,7 @@ def animate(
     """Set annotated pictures in motion: clips to measure tracking with where there are no annotated videos.
 
     Writes OUT/annotations.json in YouTube-VIS form and OUT/JPEGImages: the camera turns, drifts and zooms, and objects
-    of other pictures pass by. With a corruption, frames are dim, blurred, noisy or compressed, or several of these.
+    of other pictures pass by. What looks as a phone films is dim, blurred, noisy or compressed, or several of these.
 
     Example: cavis data animate pictures/val.json moving --as lite && cavis evaluate moving --model lite --out scores
     """
