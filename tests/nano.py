@@ -139,6 +139,13 @@ def hide(clip: Clip, *places: tuple[int, int]) -> Clip:
     return replace(clip, targets=replace(clip.targets, present=present, masks=masks))
 
 
+def assert_same_clip(left: Clip, right: Clip) -> None:
+    """Equal frames and equal targets."""
+    assert left.frames.equal(right.frames)
+    for name, value in vars(left.targets).items():
+        assert value.equal(getattr(right.targets, name)), name
+
+
 def empty(clip: Clip) -> Clip:
     """The clip with nothing annotated."""
     none = {name: value[:0] for name, value in vars(clip.targets).items()}

@@ -58,7 +58,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Compress:
-    """What is left of a frame after it was stored as JPEG, which loses what encoders of clips lose in a key frame."""
+    """What is left of a frame after it was stored as JPEG."""
 
     quality: int
     """1 ... 95."""

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from nano import empty, hide, squares
+from nano import assert_same_clip, empty, hide, squares
 
 from cavis.config import Augmentation
 from cavis.data.augmentation import (
@@ -68,12 +68,6 @@ def still(seed=0, frames=4):
     return repeat(squares(seed, frames=1), frames)
 
 
-def same(left, right):
-    assert left.frames.equal(right.frames)
-    for name, value in vars(left.targets).items():
-        assert value.equal(getattr(right.targets, name)), name
-
-
 def drawn(augmentation, count=300, size=(720, 1280), frames=3, **more):
     return [draw_steps(augmentation, size, frames, rng(seed), **more) for seed in range(count)]
 
@@ -117,7 +111,7 @@ def test_masks_drift_with_their_objects(seed):
     assert not (~shining & ~grown(~mask)).any()
     assert not mask[0].equal(mask[2])
     whole = Drift(((0.0, 0.0, 1.0),) * 3)
-    same(augment(clip, (whole,)), augment(clip, ()))
+    assert_same_clip(augment(clip, (whole,)), augment(clip, ()))
 
 
 def test_masks_are_resampled_by_the_nearest_pixel():
@@ -158,7 +152,7 @@ def test_every_frame_is_changed_as_if_it_were_alone():
 def test_what_frames_of_a_still_picture_share_may_be_done_once(seed):
     clip = still(seed)
     steps = (*draw_steps(SMALL, (64, 96), 4, rng(seed), still=True), Tone(1.2, 0.9, 0.5))
-    same(augment(clip, steps), replace(augment(replace(clip, still=False), steps), still=True))
+    assert_same_clip(augment(clip, steps), replace(augment(replace(clip, still=False), steps), still=True))
 
 
 def test_a_quarter_turn_is_a_quarter_turn():
@@ -171,7 +165,7 @@ def test_a_quarter_turn_is_a_quarter_turn():
 
 def test_flipping_twice_changes_nothing_and_once_mirrors():
     clip = squares(2)
-    same(augment(clip, (Flip(), Flip())), clip)
+    assert_same_clip(augment(clip, (Flip(), Flip())), clip)
     assert augment(clip, (Flip(),)).frames.equal(clip.frames.flip(-1))
 
 
@@ -352,7 +346,7 @@ def test_what_is_unknown_in_a_clip_stays_so_whatever_is_pasted():
     pasted, plain = paste(partly, other, drawn), paste(clip, other, drawn)
     assert set(other.targets.labels[:1].tolist()) <= set(pasted.targets.labels.tolist())
     assert pasted.targets.unknown.equal(partly.targets.unknown)
-    same(replace(pasted, targets=replace(pasted.targets, unknown=plain.targets.unknown)), plain)
+    assert_same_clip(replace(pasted, targets=replace(pasted.targets, unknown=plain.targets.unknown)), plain)
 
 
 def test_pasted_objects_of_a_moving_picture_move_and_those_of_a_still_one_do_not():
@@ -421,7 +415,7 @@ def test_a_twin_half_in_front_hides_what_is_behind_it_and_one_outside_changes_no
     first, copy = near.targets.masks[:, 0]
     assert not (first & copy).any()
     assert 0 < first.sum() < leaning().sum() == copy.sum()
-    same(add_twin(clip, Twin(0, False, (0.0, 9.0))), clip)
+    assert_same_clip(add_twin(clip, Twin(0, False, (0.0, 9.0))), clip)
 
 
 def test_a_twin_moves_as_its_object_does_even_where_the_pictures_frames_were_one():
