@@ -69,7 +69,7 @@ def synthesize(
 
 
 def data() -> None:
-    """Look a data set through, or take a small one out of a large one.
+    """Look a data set through, take a small one out of a large one, or make clips out of pictures.
 
     Example: cavis data check my_clips
     """

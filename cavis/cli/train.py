@@ -35,7 +35,11 @@ Shares = Annotated[
     list[float], typer.Option(help="How often a clip comes from each --data, in their order.", show_default=False)
 ]
 StartFrom = Annotated[
-    Path | None, typer.Option(help="Weights to start from; a later stage needs those of the one before.")
+    str | None,
+    typer.Option(
+        help="A model to start from: a file or a name, such as coco_r50; a later stage needs the one before.",
+        show_default=False,
+    ),
 ]
 Own = Annotated[
     str | None,
@@ -47,16 +51,16 @@ HoldOut = Annotated[
         help="With --from: share of the videos kept to measure with; 0.1 if the data has no splits.", show_default=False
     ),
 ]
-Steps = Annotated[int | None, typer.Option(help="The drops of the rate move along.", min=1, show_default=False)]
+Steps = Annotated[int | None, typer.Option(help="Training steps; the learning rate drops at the same shares of them.", min=1, show_default=False)]
 ClipsPerStep = Annotated[
     int | None, typer.Option(help="Clips of a step, of all processes together.", min=1, show_default=False)
 ]
 Frames = Annotated[int | None, typer.Option(help="Frames of a clip.", min=1, show_default=False)]
-LearningRate = Annotated[float | None, typer.Option(help="Before it drops.", show_default=False)]
+LearningRate = Annotated[float | None, typer.Option(help="Learning rate at the start, until it drops.", show_default=False)]
 EmaDecay = Annotated[
     float | None,
     typer.Option(
-        help="End with the moving average of the weights, of this decay; 0: with the last.", show_default=False
+        help="Save the moving average of the weights, of this decay, such as 0.996; 0: the last weights.", show_default=False
     ),
 ]
 Precision = Annotated[
@@ -72,7 +76,7 @@ def train(
     stage: Annotated[
         StageName | None, typer.Option(help="segmenter first, then tracker, then refiner.", show_default=False)
     ] = None,
-    preset: Annotated[str, typer.Option(help="Which model and schedule.")] = "tiny",
+    preset: Annotated[str, typer.Option(help="Which model and schedule: tiny, lite, or DATA_NET (`cavis info` lists them).")] = "tiny",
     data: Data = ["twins"],  # noqa: B006 (typer copies it)
     share: Shares = [],  # noqa: B006
     start_from: StartFrom = None,
@@ -84,7 +88,7 @@ def train(
     frames: Frames = None,
     learning_rate: LearningRate = None,
     ema_decay: EmaDecay = None,
-    seed: Annotated[int, typer.Option(help="Of weights, clips and points.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="What initial weights, clips and sampled points are drawn from.", min=0)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 200,
     precision: Precision = None,
@@ -129,7 +133,7 @@ def train(
 
 
 def _require_one_way(
-    own: str | None, stage: str | None, preset: str, start_from: Path | None, hold_out: float | None
+    own: str | None, stage: str | None, preset: str, start_from: str | None, hold_out: float | None
 ) -> None:
     """Either a stage of a preset, or a model to go on from: a ValueError for both, neither, or parts of both."""
     if own is not None and (stage is not None or start_from is not None or preset != "tiny"):

@@ -100,8 +100,8 @@ class How:
         )
 
 
-def train_stage(preset: str, stage: "Stage", steps: int | None, out: Path, start_from: Path | None, how: How) -> None:
-    """One stage of a preset."""
+def train_stage(preset: str, stage: "Stage", steps: int | None, out: Path, start_from: str | None, how: How) -> None:
+    """One stage of a preset, from the weights of a model's name or file, if any."""
     from cavis.presets import get_preset
     from cavis.training.start import clip_source, mixed, require_start, schedule_of
 
@@ -111,11 +111,22 @@ def train_stage(preset: str, stage: "Stage", steps: int | None, out: Path, start
     if not begun:
         require_start(stage, start_from)
     _check_begun(out, begun=begun, resume=how.resume, what=LATEST)
+    start = None if begun or start_from is None else _found(start_from, how.processes)
     sources = [
         clip_source(one, plan, skip_faulty=how.skip_faulty, opened=lambda dataset: tell_left_out(dataset.left_out))
         for one in how.data
     ]
-    _finish(how.run(plan, stage, schedule, out), mixed(sources, how.shares), start_from, how.processes)
+    _finish(how.run(plan, stage, schedule, out), mixed(sources, how.shares), start, how.processes)
+
+
+def _found(model: str, processes: "Processes") -> Path:
+    """The file of a model to start from; a published one is fetched first, by the main process."""
+    from cavis.checkpoints.hub import find_model
+
+    if processes.main:
+        bring(model)
+    processes.wait()
+    return find_model(model)
 
 
 def train_own(own: str, out: Path, steps: int | None, share: float | None, how: How) -> None:
@@ -131,10 +142,7 @@ def train_own(own: str, out: Path, steps: int | None, share: float | None, how: 
     if processes.main:
         for leftover in out.glob(".*.part"):  # of a file that a killed run was writing
             leftover.unlink()
-    if processes.main:
-        bring(own)
-    processes.wait()
-    source = find_model(own)
+    source = _found(own, processes)
     data = open_own(how.data, share, how.seed, skip_faulty=how.skip_faulty)
     tell_left_out(data.left_out)
     clips = data.source(how.shares)

@@ -21,13 +21,13 @@ SUBJECTS = {
     "vipseg": "everything in sight",
 }
 """What the data sets show, for those who do not know them."""
-OWN_SUBJECTS = {TWINS: "the twins' world", LITE: "people, cats, cars, bicycles, motorcycles, objects"}
+OWN_SUBJECTS = {TWINS: "drawn clips with twins in them", LITE: "people, cats, cars, bicycles, motorcycles, objects"}
 """What the models of our own presets know, by their categories."""
 SLOW = 2.0
 """Seconds a frame from which on a visitor is warned."""
 _BACKBONE_ONLY = "dinov2_vitl"
-_WORKS: dict[Stage, str] = {"segmenter": "frames", "tracker": "online", "refiner": "offline"}
-"""What the stages are called in the list: single frames, frame after frame, the whole clip."""
+_WORKS: dict[Stage, str] = {"segmenter": "single frames", "tracker": "frame by frame", "refiner": "whole clip"}
+"""What the stages are called in the list."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,11 @@ class Offer:
         return " · ".join((*self._title(), f"{self.about}{state}"))
 
     def _title(self) -> tuple[str, ...]:
-        """The name; of released models how they work instead of their stage, and how good they are."""
-        if self.entry is None or not self.name.endswith(f"_{self.stage}"):
+        """The name; what tells those apart that differ in their stage alone; of released models, how good they are."""
+        if not self.name.endswith(f"_{self.stage}"):
             return (self.name,)
+        if self.entry is None:
+            return (self.name, _WORKS[self.stage])
         paper = self.entry.paper
         score = (f"{name} {value:.3f}" for name, value in (("AP", paper.ap), ("VPQ", paper.vpq)) if value is not None)
         return (self.name.removesuffix(f"_{self.stage}"), _WORKS[self.stage], *score)

@@ -22,7 +22,10 @@ _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 Card = tuple[gr.HTML, gr.Button]
 """An example to pick: its picture and its title, both to be clicked."""
-_PRIVACY = "Your clip is seen by nobody else, and deleted within an hour or so after its last use."
+_PRIVACY = (
+    "Your clip is seen by nobody else, and deleted within an hour or so after its last use. Upload clips of people only "
+    "if they know of it and you may; this is not for watching people."
+)
 
 
 def theme() -> gr.themes.Base:
@@ -156,7 +159,13 @@ def _closer() -> dict[str, Any]:
             parts["frame"] = gr.Slider(0, 1, 0, step=1, label="Frame number", buttons=[], elem_id="frame")
         with gr.Column(min_width=320, scale=5):
             parts["min_score"] = gr.Slider(
-                0, 1, DEFAULT_SCORE, step=0.01, label="Lowest score to show", elem_id="min-score"
+                0,
+                1,
+                DEFAULT_SCORE,
+                step=0.01,
+                label="Lowest score to show",
+                info="A score is how sure the model is of a track, over all frames: 0 to 1.",
+                elem_id="min-score",
             )
             parts["kinds"] = gr.CheckboxGroup([], label="Kinds to show", visible=False, elem_id="kinds")
             parts["drawn"] = gr.CheckboxGroup(

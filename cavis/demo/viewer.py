@@ -111,7 +111,7 @@ def nothing_found(job: Job, view: View) -> str:
         return "No track of the kinds that are ticked. Tick others to see theirs."
     return (
         f"No track scores {view.min_score:.2f} or more; the best one scores {best:.2f}. "
-        "Lower the score threshold to see the less certain ones."
+        "Move “Lowest score to show” down to see the less certain ones."
     )
 
 

@@ -55,11 +55,17 @@ def _terms(offer: Offer) -> str:
     named = (("AP", paper.ap), ("VPQ", paper.vpq), ("STQ", paper.stq))
     numbers = ", ".join(f"{name} {value:.3f}" for name, value in named if value is not None)
     data = DATA_SETS[offer.entry.data].title if offer.entry.data in DATA_SETS else offer.entry.data
-    score = f"<p>Its authors report {numbers} on {escape(data)}.</p>" if numbers else ""
+    score = f"<p>Its authors report {numbers} on {escape(data)}: {_NUMBERS}</p>" if numbers else ""
     return (
         f"<details><summary>Whose it is: licence and citation</summary><p>{escape(terms.licence)}</p>{score}"
         f"<pre>{escape(terms.citation)}</pre></details>"
     )
+
+
+_NUMBERS = (
+    "how much of what there is it finds, follows and names rightly, 0 to 1 (AP of things that can be counted, VPQ and "
+    "STQ of everything in the picture). Compare only models of the same data set."
+)
 
 
 def download(state: Fetching) -> str:
@@ -88,7 +94,7 @@ def section(number: int, title: str, text: str = "") -> str:
 
 def about(offer: Offer, device: str) -> str:
     """What a model is, what it can recognise, and what it has seen; ``device`` is the kind of a torch device."""
-    training = f"<p>{escape(offer.training)}</p>" if offer.training else ""
+    training = f"<p>How it was trained: {escape(offer.training)}</p>" if offer.training else ""
     world = f"<p>In its own words: <em>{escape(offer.world)}</em></p>" if offer.world else ""
     return f"""
 <div class="cavis-about">

@@ -122,6 +122,10 @@ class FeedForward(nn.Module):
         return self.norm(x + self.contract(F.relu_(self.expand(x))))
 
 
+CLASS_HEAD = "class_head."
+"""What the names of those weights contain whose rows are categories."""
+
+
 class Heads(nn.Module):
     """The final norm and the class and mask heads: slots in, class logits and mask logits out."""
 

@@ -19,6 +19,7 @@ from cavis.data.held_out import Divided, Part, as_ytvis, can_be_written, divide
 from cavis.data.layouts import splits
 from cavis.data.loaders import ClipSource
 from cavis.evaluation.shards import write_text
+from cavis.model.layers import CLASS_HEAD
 from cavis.presets import get_preset
 from cavis.training.start import clips_of, mixed, open_for_training
 
@@ -29,7 +30,6 @@ SHARE = 0.1
 """Of the videos, that is kept to measure with, unless asked for otherwise."""
 HELD_OUT = "held_out.json"
 START = "start.safetensors"
-_CLASS_HEAD = "class_head."
 
 
 class OwnData(NamedTuple):
@@ -149,7 +149,7 @@ def _rows(old: Sequence[str], new: Sequence[str]) -> list[int | None]:
 
 
 def _relabelled(key: str, value: Tensor, rows: Sequence[int | None], generator: torch.Generator) -> Tensor:
-    if _CLASS_HEAD not in key:
+    if CLASS_HEAD not in key:
         return value
     fresh = 0.02 * torch.randn(len(rows), *value.shape[1:], generator=generator)
     fresh = fresh.to(value.dtype) if value.dim() > 1 else value[:-1].mean().expand(len(rows))

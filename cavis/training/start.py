@@ -16,6 +16,7 @@ from cavis.data.loaders import ClipSource, FolderSource, TwinsSource
 from cavis.data.mixing import MixedSource, PartlyLabelled, PicturesSource, Relabelled
 from cavis.data.opening import open_annotated
 from cavis.model import Cavis, build_model
+from cavis.model.layers import CLASS_HEAD
 from cavis.training.stages import start_silent
 
 
@@ -24,7 +25,8 @@ def fresh_model(preset: Preset, stage: Stage, seed: int, start_from: Path | None
 
     A stage takes all parts up to its own that the file has; its own may be missing, those before may not. A
     CheckpointError if one is, or if weights do not fit the preset. What an imported starting point says it lacks stays
-    fresh. Without ``start_from`` the backbone gets the preset's ``pretrained`` weights, if it has any.
+    fresh, and so does, in the segmenter stage, the class head of a model of other categories (Mask2Former of COCO, with
+    which the paper begins). Without ``start_from`` the backbone gets the preset's ``pretrained`` weights, if it has any.
     """
     torch.manual_seed(seed)
     model = build_model(preset.model, stage)
@@ -40,17 +42,20 @@ def fresh_model(preset: Preset, stage: Stage, seed: int, start_from: Path | None
         missing = {key.removeprefix(f"{name}.") for key in about.missing}
         if name == "segmenter" and about.config.reading.context == "none":
             missing |= {key for key in part.state_dict() if key.startswith(("context_mlp.", "context_pooling."))}
+        if stage == "segmenter" and about.config.categories != preset.model.categories:
+            missing |= {key for key in part.state_dict() if CLASS_HEAD in key}
         if stage == "refiner" and name == "tracker" and not own:
             raise CheckpointError(f"expected a trained tracker in {start_from} to start the {stage} stage, found none")
         if own or name == "segmenter":
             fresh = {key: value for key, value in part.state_dict().items() if key in missing}
-            load_weights(part, fresh | own, str(start_from))
+            kept = {key: value for key, value in own.items() if key not in missing}
+            load_weights(part, fresh | kept, str(start_from))
         elif preset.stage(stage).silent_start:
             start_silent(model, stage)
     return model
 
 
-def require_start(stage: Stage, start_from: Path | None) -> None:
+def require_start(stage: Stage, start_from: str | None) -> None:
     """A later stage learns on the one before, trained: a CheckpointError where none is named."""
     before = {"tracker": "segmenter", "refiner": "tracker"}.get(stage)
     if before is not None and start_from is None:

@@ -66,7 +66,7 @@ def test_an_example_plays_and_can_be_looked_at(page: Page):
     expect(page.locator("#tracks tbody tr")).to_have_count(rows, timeout=PATIENCE)
     set_number(page, "#min-score", "1")
     expect(page.locator("#tracks table")).to_have_count(0, timeout=PATIENCE)
-    expect(page.locator("#tracks")).to_contain_text("Lower the score threshold")
+    expect(page.locator("#tracks")).to_contain_text("Move “Lowest score to show” down")
     assert all(re.fullmatch(r"127\.0\.0\.1:\d+|", host) for host in hosts)
 
 
@@ -123,7 +123,7 @@ def test_a_published_model_is_downloaded_with_one_click_and_used(browser: Browse
     expect(page.locator("#download")).to_be_hidden()
     expect(page.locator("#stop-download")).to_be_hidden()
     expect(page.locator("#model input")).to_have_value(
-        re.compile(r"^nano · online · AP 0\.376 · people, animals, vehicles in crowds, 3 kinds$")
+        re.compile(r"^nano · frame by frame · AP 0\.376 · people, animals, vehicles in crowds, 3 kinds$")
     )
     page.click("#track")
     expect(page.locator("#results")).to_be_visible(timeout=PATIENCE)

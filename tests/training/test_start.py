@@ -11,11 +11,14 @@ from PIL import Image
 
 from cavis import rle
 from cavis.categories import COCO, COCO_AS, LITE, TWINS, YTVIS21
+from cavis.checkpoints.files import CheckpointError, ModelFile, write_model
 from cavis.data.loaders import StepBatches
 from cavis.data.synthetic import TwinsConfig, synthesize
 from cavis.losses.criterion import SegmenterCriterion
+from cavis.model import build_model
+from cavis.config import OURS
 from cavis.presets import lite, tiny
-from cavis.training.start import clip_source, mixed
+from cavis.training.start import clip_source, fresh_model, mixed
 
 SIDE = 24
 
@@ -128,3 +131,19 @@ def test_unknown_labels_change_the_class_terms_and_nothing_else():
     different = {name for name in plain if not plain[name].equal(partial[name])}
     assert different
     assert all(name.startswith("class") for name in different)
+
+
+def test_a_model_of_other_categories_gives_a_segmenter_all_but_its_class_head(tmp_path):
+    """As Mask2Former of COCO does, with which the paper begins; a later stage must go on with the same categories."""
+    preset = nano_preset()
+    other = replace(preset.model, categories=tuple("abcde"), reading=replace(OURS, context="none"))
+    theirs = build_model(other, "segmenter")
+    write_model(tmp_path / "a.safetensors", theirs.state_dict(), ModelFile("a", "nano", other, "segmenter", "", ()))
+    fresh = fresh_model(preset, "segmenter", 3).state_dict()
+    started = fresh_model(preset, "segmenter", 3, tmp_path / "a.safetensors").state_dict()
+    own = {name for name in started if "class_head" in name or "context_" in name}
+    assert len(own) >= 4
+    for name, value in started.items():
+        assert torch.equal(value, fresh[name] if name in own else theirs.state_dict()[name]), name
+    with pytest.raises(CheckpointError, match="class_head"):
+        fresh_model(preset, "tracker", 3, tmp_path / "a.safetensors")
