@@ -98,14 +98,15 @@ class SegmenterCriterion:
 
     def __call__(self, prediction: FramePrediction, targets: tuple[Targets, ...], generator: Draws = None) -> Terms:
         """All weighted terms; ``class_3`` is the class term of the third auxiliary layer, and so on."""
-        last = LayerPrediction(prediction.class_logits, prediction.mask_logits)
-        objects = on_grid(targets, prediction.mask_logits)
-        matches = self._match(last, objects, generator)
-        terms = self.instance_loss(last, objects, matches, generator)
-        for i, layer in enumerate(prediction.auxiliary):
-            extra = self.instance_loss(layer, objects, self._match(layer, objects, generator), generator)
-            terms |= {f"{name}_{i}": value for name, value in extra.items()}
-        return terms | self._contrastive_terms(prediction, objects, matches)
+        with torch.autocast(prediction.mask_logits.device.type, enabled=False):  # sums over many points overflow fp16
+            last = LayerPrediction(prediction.class_logits, prediction.mask_logits)
+            objects = on_grid(targets, prediction.mask_logits)
+            matches = self._match(last, objects, generator)
+            terms = self.instance_loss(last, objects, matches, generator)
+            for i, layer in enumerate(prediction.auxiliary):
+                extra = self.instance_loss(layer, objects, self._match(layer, objects, generator), generator)
+                terms |= {f"{name}_{i}": value for name, value in extra.items()}
+            return terms | self._contrastive_terms(prediction, objects, matches)
 
     def _match(self, layer: LayerPrediction, objects: tuple[GridTargets, ...], generator: Draws) -> Matches:
         return match_frames(layer, objects, self.config, generator, match_absent=self.reading.match_absent)
@@ -157,28 +158,29 @@ class TrackerCriterion:
         With a ``guide`` (the segmenter's predictions in track order) targets are matched on it, for every block;
         otherwise each block is matched on its own predictions.
         """
-        last = LayerPrediction(prediction.class_logits, prediction.mask_logits)
-        objects = on_grid(targets, prediction.mask_logits)
-        guided = None
-        if guide is not None:
-            layer = LayerPrediction(guide.class_logits, guide.mask_logits)
-            guided = match_first_appearance(layer, objects, self.config, generator)
-        terms: Terms = {}
-        for suffix, layer in [("", last), *((f"_{i}", layer) for i, layer in enumerate(prediction.auxiliary))]:
-            matches = guided or match_first_appearance(layer, objects, self.config, generator)
-            learned = where_seen(matches, objects) if self.reading.hidden == "left_out" else matches
-            extra = self.instance_loss(layer, objects, learned, generator)
-            terms |= {f"{name}{suffix}": value for name, value in extra.items()}
-            if not suffix:
-                terms |= self._track_terms(prediction.references, matches)
-        return terms
+        with torch.autocast(prediction.mask_logits.device.type, enabled=False):  # sums over many points overflow fp16
+            last = LayerPrediction(prediction.class_logits, prediction.mask_logits)
+            objects = on_grid(targets, prediction.mask_logits)
+            guided = None
+            if guide is not None:
+                layer = LayerPrediction(guide.class_logits, guide.mask_logits)
+                guided = match_first_appearance(layer, objects, self.config, generator)
+            terms: Terms = {}
+            for suffix, layer in [("", last), *((f"_{i}", layer) for i, layer in enumerate(prediction.auxiliary))]:
+                matches = guided or match_first_appearance(layer, objects, self.config, generator)
+                learned = where_seen(matches, objects) if self.reading.hidden == "left_out" else matches
+                extra = self.instance_loss(layer, objects, learned, generator)
+                terms |= {f"{name}{suffix}": value for name, value in extra.items()}
+                if not suffix:
+                    terms |= self._track_terms(prediction.references, matches)
+            return terms
 
     def _track_terms(self, references: Float[Tensor, "B R Q C"] | None, matches: Matches) -> Terms:
         """The released tracker's contrastive terms, if so read; a clip of one frame has none."""
         if references is None or not (self.reading.tracker_contrast and self.config.tracker_contrast_weight):
             return {}
         parts = [
-            track_contrast(clip, query_of[0][query_of[0] >= 0])
+            track_contrast(clip.float(), query_of[0][query_of[0] >= 0])
             for clip, query_of in zip(references, matches, strict=True)
         ]
         clips = self.total(references.new_tensor(len(parts), dtype=torch.float32))
@@ -214,22 +216,23 @@ class RefinerCriterion:
         With a ``guide`` (the tracker's predictions) targets are matched on it, for every block; otherwise each block
         is matched on its own predictions.
         """
-        frames = prediction.mask_logits.shape[1]
-        config = replace(self.config, points=self.config.points * frames)
-        instance_loss = InstanceLoss(config, self.num_classes, self.total)
-        last = as_picture(LayerPrediction(prediction.class_logits, prediction.mask_logits))
-        objects = tuple(stacked(clip) for clip in on_grid(targets, prediction.mask_logits))
-        guided = None
-        if guide is not None:
-            layer = as_picture(LayerPrediction(guide.class_logits, guide.mask_logits))
-            guided = match_frames(layer, objects, config, generator)
-        terms: Terms = {}
-        auxiliary = [(f"_{i}", as_picture(layer)) for i, layer in enumerate(prediction.auxiliary)]
-        for suffix, layer in [("", last), *auxiliary]:
-            matches = guided or match_frames(layer, objects, config, generator)
-            extra = instance_loss(layer, objects, matches, generator)
-            terms |= {f"{name}{suffix}": value for name, value in extra.items()}
-        return terms
+        with torch.autocast(prediction.mask_logits.device.type, enabled=False):  # sums over many points overflow fp16
+            frames = prediction.mask_logits.shape[1]
+            config = replace(self.config, points=self.config.points * frames)
+            instance_loss = InstanceLoss(config, self.num_classes, self.total)
+            last = as_picture(LayerPrediction(prediction.class_logits, prediction.mask_logits))
+            objects = tuple(stacked(clip) for clip in on_grid(targets, prediction.mask_logits))
+            guided = None
+            if guide is not None:
+                layer = as_picture(LayerPrediction(guide.class_logits, guide.mask_logits))
+                guided = match_frames(layer, objects, config, generator)
+            terms: Terms = {}
+            auxiliary = [(f"_{i}", as_picture(layer)) for i, layer in enumerate(prediction.auxiliary)]
+            for suffix, layer in [("", last), *auxiliary]:
+                matches = guided or match_frames(layer, objects, config, generator)
+                extra = instance_loss(layer, objects, matches, generator)
+                terms |= {f"{name}{suffix}": value for name, value in extra.items()}
+            return terms
 
 
 def as_picture(layer: LayerPrediction) -> LayerPrediction:

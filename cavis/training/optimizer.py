@@ -9,6 +9,8 @@ from torch.optim.swa_utils import AveragedModel
 from cavis.config import StageConfig
 
 UNDECAYED = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d, nn.Embedding)
+UNDECAYED_NAME = "relative_position_bias_table"
+"""Swin's, a parameter without a module of its own."""
 
 
 def build_optimizer(part: nn.Module, schedule: StageConfig) -> AdamW:
@@ -16,8 +18,9 @@ def build_optimizer(part: nn.Module, schedule: StageConfig) -> AdamW:
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for path, module in part.named_modules():
         factor = schedule.backbone_factor if path.split(".")[0] == "backbone" else 1.0
-        for parameter in module.parameters(recurse=False):
-            decay = 0.0 if isinstance(module, UNDECAYED) else schedule.weight_decay
+        for name, parameter in module.named_parameters(recurse=False):
+            undecayed = isinstance(module, UNDECAYED) or name == UNDECAYED_NAME
+            decay = 0.0 if undecayed else schedule.weight_decay
             groups.setdefault((factor, decay), []).append(parameter)
     return AdamW(
         [

@@ -50,7 +50,8 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
     def _remember(self, mean: Float[Tensor, "C"], variance: Float[Tensor, "C"], count: int) -> None:
         """Move the statistics of evaluation towards those of the step, as torch does."""
-        self.num_batches_tracked += 1
+        if self.num_batches_tracked is not None:  # None while activations are computed again
+            self.num_batches_tracked += 1
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
 

@@ -26,7 +26,7 @@ def fresh_model(preset: Preset, stage: Stage, seed: int, start_from: Path | None
     A stage takes all parts up to its own that the file has; its own may be missing, those before may not. A
     CheckpointError if one is, or if weights do not fit the preset. What an imported starting point says it lacks stays
     fresh, and so does, in the segmenter stage, the class head of a model of other categories (Mask2Former of COCO, with
-    which the paper begins). Without ``start_from`` the backbone gets the preset's ``pretrained`` weights, if it has any.
+    which the paper begins). Without ``start_from`` the backbone gets the ``pretrained`` weights of the preset, if any.
     """
     torch.manual_seed(seed)
     model = build_model(preset.model, stage)

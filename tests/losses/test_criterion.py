@@ -9,6 +9,7 @@ from cavis.config import OURS, RELEASED, LossConfig, Reading
 from cavis.losses.contrastive import contrast
 from cavis.losses.criterion import (
     InstanceLoss,
+    RefinerCriterion,
     SegmenterCriterion,
     TrackerCriterion,
     context_instances,
@@ -204,3 +205,25 @@ def test_the_track_term_is_there_only_if_so_read_and_never_for_one_frame():
         frames, targets = predict(model, squares(frames=count))
         criterion = TrackerCriterion(CONFIG, Reading(tracker_contrast=reading), 3)
         assert ("track" in criterion(model.track(frames)[0], targets, seeded())) is present
+
+
+@pytest.mark.parametrize("stage", ["segmenter", "tracker", "refiner"])
+def test_a_criterion_is_the_same_under_half_precision(stage):
+    """Sums over 12544 points of sure logits are beyond what fp16 holds, and so are those of features over a map."""
+    model, config = nano_model(stage="refiner").train(), LossConfig(points=12544)
+    frames, targets = predict(model, squares())
+    frames = replace(frames, mask_logits=30 * frames.mask_logits.sign(), mask_features=500 * frames.mask_features)
+    criterion, made = SegmenterCriterion(config, RELEASED, 3), frames
+    if stage != "segmenter":
+        made = model.track(frames)[0] if stage == "tracker" else model.refiner.predict(model.track(frames)[0], frames)
+        made = replace(made, mask_logits=30 * made.mask_logits.sign())
+        reading = replace(RELEASED, tracker_contrast=True)
+        criterion = TrackerCriterion(config, reading, 3) if stage == "tracker" else RefinerCriterion(config, 3)
+    with torch.no_grad():
+        whole = criterion(made, targets, seeded())
+        with torch.autocast("cpu", dtype=torch.float16):
+            half = criterion(made, targets, seeded())
+    assert all(value.isfinite() for value in whole.values())
+    for name, value in half.items():
+        assert value.dtype == torch.float32
+        assert value.equal(whole[name]), name

@@ -11,7 +11,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from cavis.config import Swin, VitAdapter
 from cavis.model import build_model
+from cavis.model.backbones.vit_adapter import SpatialPrior
 from cavis.training.recompute import recompute_activations
+from cavis.training.shared_norm import share_norms
 from cavis.training.stages import SegmenterStage
 
 BACKBONES = {
@@ -81,3 +83,21 @@ def iter_steps(run, steps):
     done = [next(begun).step for _ in range(steps)]
     begun.close()
     return done
+
+
+def test_norms_that_processes_share_are_computed_again():
+    """As of two processes with the same clips: what is summed over both is twice what one has."""
+
+    def learned_by_two(recompute):
+        torch.manual_seed(0)
+        prior = SpatialPrior(16).train()
+        if recompute:
+            recompute_activations(prior)
+        share_norms(prior, lambda part: 2 * part, 2)
+        sum(level.square().sum() for level in prior(torch.randn(2, 3, 64, 64))).backward()
+        return prior.state_dict(), {name: value.grad for name, value in prior.named_parameters()}
+
+    kept, again = learned_by_two(recompute=False), learned_by_two(recompute=True)
+    assert any("num_batches_tracked" in name for name in kept[0])
+    for one, other in zip(kept, again, strict=True):
+        assert_identical(one, other)

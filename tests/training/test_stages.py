@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from nano import batch_of, hide, nano_model, nano_preset, random_frames, squares
 
+from cavis.config import Swin
 from cavis.model.association import reorder
+from cavis.model.backbones import build_backbone
 from cavis.records import ClipPrediction
 from cavis.training.optimizer import build_optimizer, rate_factor
 from cavis.training.stages import STAGES, TrackerStage, start_silent
@@ -169,6 +171,17 @@ def test_norms_and_embeddings_do_not_decay_and_the_backbone_learns_slowly():
             assert decay == 0, path
         elif path.endswith("weight") and parameter.dim() > 1:
             assert decay == 0.05, path
+
+
+def test_the_position_tables_of_swin_do_not_decay():
+    backbone = build_backbone(Swin(width=8, depths=(1, 1, 1, 1), heads=(1, 2, 4, 8), window=4))
+    optimizer = build_optimizer(backbone, nano_preset().segmenter)
+    still = {
+        parameter for group in optimizer.param_groups if not group["weight_decay"] for parameter in group["params"]
+    }
+    tables = [value for name, value in backbone.named_parameters() if "relative_position_bias_table" in name]
+    assert len(tables) == 4
+    assert all(table in still for table in tables)
 
 
 def test_the_rate_warms_up_and_drops_at_milestones():

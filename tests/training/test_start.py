@@ -12,11 +12,11 @@ from PIL import Image
 from cavis import rle
 from cavis.categories import COCO, COCO_AS, LITE, TWINS, YTVIS21
 from cavis.checkpoints.files import CheckpointError, ModelFile, write_model
+from cavis.config import OURS
 from cavis.data.loaders import StepBatches
 from cavis.data.synthetic import TwinsConfig, synthesize
 from cavis.losses.criterion import SegmenterCriterion
 from cavis.model import build_model
-from cavis.config import OURS
 from cavis.presets import lite, tiny
 from cavis.training.start import clip_source, fresh_model, mixed
 
