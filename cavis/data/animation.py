@@ -5,7 +5,8 @@ itself, so that numbers on such clips say less than those on videos.
 """
 
 import json
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from cavis.records import Clip
 
 MOTION = Augmentation(rotation=10.0, drift=0.25, paste=0.5, paste_scale=(0.5, 1.2))
 _JPEG_QUALITY = 92
+_ANNOTATIONS = "annotations.json"
+_IMAGES = "JPEGImages"
 
 
 def animate(
@@ -34,20 +37,29 @@ def animate(
 ) -> None:
     """Write a clip of ``frames`` frames for every picture: ``annotations.json`` and ``JPEGImages/<clip>/<frame>.jpg``.
 
-    Clip i is a function of the seed and i. What nobody looked for in a picture is told by ``labelled_categories``. A
-    FileExistsError if ``out`` is not empty; a ValueError for fewer than one frame.
+    Clip i is a function of the seed and i. What nobody looked for in a picture is told by ``labelled_categories``. All
+    is written beside ``out`` first and moved there when it is complete. A FileExistsError if ``out`` is not empty; a
+    ValueError for fewer than one frame.
     """
+    out = out.resolve()
     if frames < 1:
         raise ValueError(f"expected at least one frame, got {frames}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"expected a new or empty folder, but {out} is not")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as workshop:
+        clips = (moving_clip(dataset, index, frames, seed, motion) for index in range(len(dataset)))
+        _write(Path(workshop), clips, dataset, progress)
+        _deliver(Path(workshop), out)
+
+
+def _write(folder: Path, clips: Iterable[Clip], dataset: AnnotatedVideos, progress: Callable[[int, int], None]) -> None:
     videos: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for index in range(len(dataset)):
-        clip = moving_clip(dataset, index, frames, seed, motion)
+    for index, clip in enumerate(clips):
         video: dict[str, Any] = {"id": index + 1}
         video["height"], video["width"] = clip.frames.shape[-2:]
-        video["file_names"] = _write_frames(clip, out / "JPEGImages", f"{index:05d}")
+        video["file_names"] = _write_frames(clip, folder / _IMAGES, f"{index:05d}")
         unknown = set(clip.targets.unknown.tolist())
         if unknown:
             video["labelled_categories"] = [name for k, name in enumerate(dataset.names) if k not in unknown]
@@ -57,7 +69,14 @@ def animate(
         progress(index + 1, len(dataset))
     categories = [{"id": number, "name": name} for number, name in enumerate(dataset.names, start=1)]
     content = {"videos": videos, "categories": categories, "annotations": annotations}
-    (out / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
+    (folder / _ANNOTATIONS).write_text(json.dumps(content), encoding="utf-8")
+
+
+def _deliver(done: Path, out: Path) -> None:
+    """Move a finished data set to its place; ``annotations.json`` comes last."""
+    out.mkdir(exist_ok=True)
+    for name in (_IMAGES, _ANNOTATIONS):
+        (done / name).rename(out / name)
 
 
 def moving_clip(dataset: AnnotatedVideos, index: int, frames: int, seed: int, motion: Augmentation) -> Clip:

@@ -1,7 +1,7 @@
 """Check run-length masks that come from files, before pycocotools meets them.
 
-Its overlap routine never returns when two masks do not cover the same number of pixels, and its decoder takes a mask
-that ends too early for a whole one: a damaged file has to be found out here.
+Its overlap routine never returns when two masks do not cover the same number of pixels, its decoder takes a mask that
+ends too early for a whole one, and a run below 0 is a huge one to it: a damaged file has to be found out here.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,12 @@ from jaxtyping import Int, UInt8
 
 from cavis.records import Rle
 
+_NO_MASK, _BELOW_ZERO = -1, -2
+_FOUND = {_NO_MASK: "text that is no run-length mask", _BELOW_ZERO: "a run of less than 0 pixels"}
+
 
 def check_runs(masks: Sequence[Rle | None]) -> None:
-    """A ValueError naming the first frame whose runs do not add up to the pixels of its image.
+    """A ValueError naming the first frame whose runs are below 0 or do not add up to the pixels of its image.
 
     ``masks``: one entry a frame, None where there is no mask.
     """
@@ -24,18 +27,18 @@ def check_runs(masks: Sequence[Rle | None]) -> None:
     wrong = np.flatnonzero(got != expected)
     if len(wrong):
         first = wrong[0]
-        found = "text that is no run-length mask" if got[first] < 0 else str(got[first])
+        found = _FOUND.get(int(got[first]), str(got[first]))
         raise ValueError(f"frame {frames[first]}: expected run lengths that add up to {expected[first]}, got {found}")
 
 
 def covered_pixels(counts: Sequence[bytes]) -> Int[np.ndarray, "N"]:
-    """How many pixels the runs of each compressed mask cover; -1 for text that is no compressed mask.
+    """How many pixels the runs of each compressed mask cover; -1 for text that is no such mask, -2 for runs below 0.
 
     COCO writes a number as characters of five bits, lowest first, each 48 up, with 32 added where more follow; from
     the fourth run on the number is the difference from the run before the previous one.
     """
     lengths = np.array([len(text) for text in counts], dtype=np.int64)
-    covered = np.full(len(counts), -1, dtype=np.int64)
+    covered = np.full(len(counts), _NO_MASK, dtype=np.int64)
     characters = np.frombuffer(b"".join(counts), dtype=np.uint8)
     if len(characters) == 0:
         return covered
@@ -49,12 +52,20 @@ def covered_pixels(counts: Sequence[bytes]) -> Int[np.ndarray, "N"]:
         values, owner = _numbers(characters[keep] - np.uint8(48), owner[keep])
         runs = np.bincount(owner, minlength=len(counts))
         index = np.arange(len(values)) - (np.cumsum(runs) - runs)[owner]
-        # A difference counts in its own run and in every second one after it; the first number is never built upon.
-        uses = np.where(index == 0, 1, (runs[owner] - 1 - index) // 2 + 1)
-        totals = np.zeros(len(counts), dtype=np.int64)
-        np.add.at(totals, owner, values * uses)
-        covered[sound] = totals[sound]
+        values = _summed(values, index)
+        covered[sound] = np.add.reduceat(values, np.flatnonzero(index == 0))
+        covered[owner[values < 0]] = _BELOW_ZERO
     return covered
+
+
+def _summed(values: Int[np.ndarray, "R"], index: Int[np.ndarray, "R"]) -> Int[np.ndarray, "R"]:
+    """The runs of all masks, from their numbers; ``index``: the place of each number in its mask."""
+    sums = np.zeros(len(values) + 1, dtype=np.int64)  # of every second number, over all masks, behind a 0
+    for odd in (0, 1):
+        sums[1 + odd :: 2] = np.cumsum(values[odd::2])
+    # What was summed up to the mask's begin is not its own, and its first number is never built upon.
+    begin = np.arange(len(values)) - index
+    return np.where(index == 0, values, sums[1:] - sums[begin + 1 - (index & 1)])
 
 
 def _numbers(

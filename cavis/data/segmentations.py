@@ -95,8 +95,9 @@ def _odd_box(box: Any, height: int, width: int) -> str | None:
 
 def _check_run_lengths(segmentation: dict[str, Any], height: int, width: int) -> None:
     size, counts = segmentation.get("size"), segmentation.get("counts")
-    if size != [height, width] and isinstance(size, list):
-        raise ValueError(f"expected a mask of {height} x {width}, got {' x '.join(str(side) for side in size)}")
+    if "size" in segmentation and size != [height, width]:
+        got = " x ".join(str(side) for side in size) if isinstance(size, list) else str(size)
+        raise ValueError(f"expected a mask of {height} x {width}, got {got[:60]}")
     if isinstance(counts, list):
         if not all(isinstance(run, int) and run >= 0 for run in counts):
             raise ValueError("expected run lengths that are whole numbers of at least 0, got something else")

@@ -10,9 +10,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from cavis import rle
-from cavis.data.ytvis_json import Video, YtvisDataset
+from cavis.data.ytvis_json import YtvisDataset
 from cavis.evaluation.average_precision import GroundTruthTrack, PredictedTrack, average_precision
 from cavis.evaluation.masks import TrackMasks, video_iou
+from cavis.evaluation.run import truths_of
 from cavis.records import Rle
 from cavis.visualization.overlay import DrawnTrack, OverlayStyle, draw
 from cavis.visualization.palette import LENGTH, colour
@@ -50,8 +51,9 @@ def worst_clips(
 ) -> tuple[WorstClip, ...]:
     """Draw ``frames`` frames of the ``clips`` clips of lowest average precision, the worst first.
 
-    Clips without an annotated object are left out. Predictions are drawn that score at least ``min_score``; those that
-    overlap an annotated object of their category by half or more have its colour.
+    Categories that nobody looked for in a clip do not count, and clips without an annotated object that counts are left
+    out. Predictions are drawn that score at least ``min_score``; those that overlap an annotated object of their
+    category by half or more have its colour.
     """
     of_video: dict[int, list[PredictedTrack]] = {}
     for one in predictions:
@@ -66,13 +68,6 @@ def worst_clips(
         shown = [one for one in of_video.get(dataset.videos[index].id, []) if one.score >= min_score]
         drawn.append(_draw_clip(dataset, index, ap, shown, frames))
     return tuple(drawn)
-
-
-def truths_of(video: Video) -> list[GroundTruthTrack]:
-    """The annotated tracks of one video, crowds included."""
-    return [
-        GroundTruthTrack(video.id, one.category_id, one.masks, one.iscrowd, one.mean_area) for one in video.annotations
-    ]
 
 
 def _draw_clip(

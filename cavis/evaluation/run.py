@@ -1,6 +1,7 @@
 """Run a predictor over a data set and measure what it finds."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -9,7 +10,9 @@ from typing import Any
 
 from cavis import rle
 from cavis.categories import plain_name
+from cavis.data import fields
 from cavis.data.run_lengths import check_runs
+from cavis.data.segmentations import read_mask
 from cavis.data.ytvis_json import Video, YtvisDataset
 from cavis.evaluation.average_precision import (
     CategoryMetrics,
@@ -18,7 +21,7 @@ from cavis.evaluation.average_precision import (
     VisMetrics,
     average_precision,
 )
-from cavis.records import VideoResult
+from cavis.records import Rle, VideoResult
 from cavis.video import VideoSource
 
 Predict = Callable[[VideoSource], VideoResult]
@@ -91,9 +94,13 @@ def measure(dataset: YtvisDataset, predictions: Iterable[PredictedTrack], unmatc
 
 def ground_truth(dataset: YtvisDataset) -> list[GroundTruthTrack]:
     """The annotated tracks of a data set, crowds included, of all categories that were looked for in their video."""
+    return [one for video in dataset.videos for one in truths_of(video)]
+
+
+def truths_of(video: Video) -> list[GroundTruthTrack]:
+    """The annotated tracks of one video, crowds included, of all categories that were looked for in it."""
     return [
         GroundTruthTrack(video.id, one.category_id, one.masks, one.iscrowd, one.mean_area)
-        for video in dataset.videos
         for one in video.annotations
         if video.counts(one.category_id)
     ]
@@ -151,8 +158,6 @@ def predictions_from_json(entries: Sequence[Any], dataset: YtvisDataset, where: 
     for index, entry in enumerate(entries):
         try:
             predictions.append(_read_prediction(entry, videos))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{where}: prediction {index}: missing or malformed: {error}") from error
         except ValueError as error:
             raise ValueError(f"{where}: prediction {index}: {error}") from error
     return predictions
@@ -188,13 +193,28 @@ def _check_result(video: Video, result: VideoResult) -> None:
         raise ValueError(f"video {video.id}: expected masks of {expected} pixels, got {got}")
 
 
-def _read_prediction(entry: dict[str, Any], videos: Mapping[int, Video]) -> PredictedTrack:
-    video = videos.get(entry["video_id"])
-    if video is None:
-        raise ValueError(f"expected a video of the data set, got video {entry['video_id']}")
-    segmentations = entry["segmentations"]
+def _read_prediction(value: Any, videos: Mapping[int, Video]) -> PredictedTrack:
+    entry = fields.record(value)
+    number = fields.whole(entry, "video_id")
+    if (video := videos.get(number)) is None:
+        raise ValueError(f"expected a video of the data set, got video {number}")
+    segmentations = fields.listed(entry, "segmentations")
     if len(segmentations) != len(video):
         raise ValueError(f"expected segmentations for {len(video)} frames, got {len(segmentations)}")
-    masks = tuple(rle.from_json(one, video.height, video.width) if one else None for one in segmentations)
+    masks = tuple(_read_mask(one, t, video) for t, one in enumerate(segmentations))
     check_runs(masks)
-    return PredictedTrack(video.id, int(entry["category_id"]), float(entry["score"]), masks)
+    return PredictedTrack(video.id, fields.whole(entry, "category_id"), _read_score(entry), masks)
+
+
+def _read_mask(segmentation: Any, t: int, video: Video) -> Rle | None:
+    try:
+        return read_mask(segmentation, video.height, video.width)
+    except ValueError as error:
+        raise ValueError(f"frame {t}: {error}") from error
+
+
+def _read_score(entry: dict[str, Any]) -> float:
+    score = fields.present(entry, "score")
+    if not fields.is_number(score) or abs(score) > sys.float_info.max:
+        raise ValueError(f"expected a finite number as score, got {str(score)[:60]}")
+    return float(score)

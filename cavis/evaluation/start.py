@@ -81,11 +81,20 @@ def identity(dataset: Dataset, ready: ReadyModel, weights: str, top_k: int | Non
     """What results depend on; ``weights`` is a digest of the model's file."""
     ids = tuple(dataset.categories) if isinstance(dataset, YtvisDataset) else dataset.category_ids
     videos = [(video.id, video.file_names, video.height, video.width) for video in dataset.videos]
+    parts = [ids, dataset.names, videos, *_labelled(dataset)]
     return Identity(
         model=f"{ready.about.name} ({weights})",
-        data=f"{dataset.path.name} ({digest(ids, dataset.names, videos)})",
+        data=f"{dataset.path.name} ({digest(*parts)})",
         settings=f"{ready.inference}, top_k of this evaluation: {top_k}",
     )
+
+
+def _labelled(dataset: Dataset) -> list[dict[int, tuple[int, ...]]]:
+    """What was looked for in each video; nothing where it is everything, so that older results keep their digest."""
+    if not isinstance(dataset, YtvisDataset):
+        return []
+    known = {video.id: video.known for video in dataset.videos if video.known is not None}
+    return [known] if known else []
 
 
 def prepare(out: Path, task: EvaluationTask, share: Share, overwrite: bool) -> None:
@@ -115,11 +124,19 @@ def evaluate_videos(
     """
     missing = results.missing(share)
     progress(0, len(missing))
-    with _tidy(results.folder):
+    with _tidy(results.folder, alone=share.processes == 1):
+        _begin(results)
         for done, index in enumerate(missing, start=1):
             results.put(index, task.predict(index))
             progress(done, len(missing))
     return results.merge_once(share, lambda: _finish(task, results))
+
+
+def _begin(results: ResultFolder) -> None:
+    """Say what is evaluated before the first picture is written: what has no such file belongs to no evaluation."""
+    about = results.folder / ABOUT
+    if not about.exists():
+        write_text(about, json.dumps(results.identity._asdict()))
 
 
 def _finish(task: EvaluationTask, results: ResultFolder) -> Outcome:
@@ -138,16 +155,26 @@ def _require(ready: ReadyModel, task: str, dataset: Dataset) -> None:
 
 
 @contextmanager
-def _tidy(out: Path) -> Iterator[None]:
-    """Leave no empty folders behind when the work fails before there is anything to keep."""
+def _tidy(out: Path, *, alone: bool) -> Iterator[None]:
+    """Leave no empty folders behind when the work fails before there is anything to keep.
+
+    Nor what says what is evaluated, if this process works ``alone``: of several, others may be writing their first.
+    """
     created = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         yield
     except BaseException:
-        for folder in (out / VIDEOS, out / "pan_pred", out / "semantic", *created):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+        _remove_empty(out / VIDEOS, out / "pan_pred", out / "semantic")
+        if alone and out.is_dir() and [*out.iterdir()] == [out / ABOUT]:
+            (out / ABOUT).unlink()
+        _remove_empty(*created)
         raise
+
+
+def _remove_empty(*folders: Path) -> None:
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _remove(path: Path) -> None:

@@ -5,7 +5,7 @@
 """
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -160,11 +160,13 @@ class OnlinePredictor(Predictor):
         """Segment and track, window by window; what is kept on disk goes from there when the context ends."""
         times = timestamps if timestamps is not None else getattr(source, "timestamps", None)
         total = len(times) if times is not None else None
+        check_times(total, len(source) if isinstance(source, Sized) else 0)
         mean = RunningMean(seen_above=self.seen_above)
         state, sizes, ranking, frame, done = None, None, None, None, 0
         with self.keeper() as kept:
             for window in windows(source, self.window):
                 check(stop)
+                check_times(total, done + len(window))
                 sizes = sizes or self._sizes(window[0])
                 frames, tracks, state = self._forward(window, sizes, state)
                 mean.add(tracks.class_logits[0])
@@ -225,6 +227,12 @@ class OnlinePredictor(Predictor):
             for (slot, scores), mask in zip(shown.items(), masks, strict=True)
         ]
         return video_result(about, tracks, sizes.frame, np.array([seconds]))
+
+
+def check_times(times: int | None, frames: int) -> None:
+    """A ValueError for fewer timestamps than frames, as far as these are known; what is left over is no fault."""
+    if times is not None and times < frames:
+        raise ValueError(f"expected at least {frames} timestamps, one for each frame, got {times}")
 
 
 def windows(source: Iterable[RgbFrame], size: int) -> Iterator[list[RgbFrame]]:

@@ -1,9 +1,12 @@
 """The training log: one JSON object a line, appended step by step, cut back to the checkpoint on resume.
 
+JSON has no infinity: the gradient norm of a step that a loss scaler left out is written as null, and read as NaN.
 TensorBoard's event files are written beside it if asked for.
 """
 
 import json
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +28,7 @@ class StepReport:
     """The weighted terms of the last layer and the contrastive ones; the auxiliary layers' sum is ``auxiliary``."""
     learning_rate: float
     gradient_norm: float
+    """Not finite in fp16 where the loss scaler left the step out."""
     seconds: float
     """From the step before to the end of this one: what it waited for its clips is in it."""
 
@@ -37,7 +41,7 @@ class TrainingLog:
 
     def __init__(self, path: Path, start: int = 0, curves: Path | None = None) -> None:
         kept = [line for line in read_log(path) if line["step"] <= start] if path.exists() else []
-        text = "".join(json.dumps(line) + "\n" for line in kept)
+        text = "".join(_text(line) for line in kept)
         write_atomically(path, lambda temporary: _write_text(temporary, text))
         self._curves = None if curves is None else Curves(curves, start, kept)
         self._file = path.open("a", encoding="utf-8")
@@ -46,7 +50,7 @@ class TrainingLog:
         """Append one report."""
         rounded = {name: round(value, 5) for name, value in report.terms.items()}
         line = asdict(report) | {"terms": rounded, "loss": round(report.loss, 5), "seconds": round(report.seconds, 3)}
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(_text(line))
         self._file.flush()
         if self._curves is not None:
             self._curves.write(line)
@@ -63,14 +67,28 @@ class TrainingLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """All complete lines of a log; a line cut short by a crash is left out."""
+    """All complete lines of a log, NaN for null; a line cut short by a crash is left out."""
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines():
         try:
-            lines.append(json.loads(text))
+            lines.append(_each(json.loads(text), lambda value: math.nan if value is None else value))
         except json.JSONDecodeError:
             continue
     return lines
+
+
+def _text(line: dict[str, Any]) -> str:
+    """A line as JSON, null for what is not finite."""
+    return json.dumps(_each(line, _finite), allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _each(line: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    """A line with all its values changed, those of the terms too."""
+    return {name: _each(value, change) if isinstance(value, dict) else change(value) for name, value in line.items()}
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -84,3 +84,24 @@ def test_what_passes_by_moves():
     there = [masks for masks in passing if masks.flatten(2).any(2).all(1).any()]
     assert len(there) > 5
     assert all(not masks[:, 0].equal(masks[:, 1]) for masks in there)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("there", [False, True], ids=["new folder", "empty folder"])
+def test_an_interruption_leaves_nothing_that_blocks_the_next_try(tmp_path, error, there):
+    out = tmp_path / "out"
+    if there:
+        out.mkdir()
+
+    def interrupt(done, of):
+        if done == 2:
+            assert list(out.glob("*")) == []  # nothing either where no exception can clean up
+            raise error
+
+    with pytest.raises(error):
+        animate(Album(), out, frames=2, progress=interrupt)
+    assert [path.name for path in tmp_path.rglob("*")] == (["out"] if there else [])
+    animate(Album(), out, frames=2)
+    assert check(out).sound
+    assert {path.name for path in out.iterdir()} == {"annotations.json", "JPEGImages"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -288,3 +288,38 @@ def test_pixels_covered_by_the_runs_of_a_mask_are_those_of_its_image(seed):
     masks = [rng.random(size) < rng.choice([0, 0.01, 0.5, 1]) for size in sizes]
     covered = covered_pixels([rle.encode(mask).counts for mask in masks] + [b"", b"~", b"0`0"])
     np.testing.assert_array_equal(covered, [*sizes.prod(1), -1, -1, 16])
+
+
+def compressed(runs):
+    """Runs as COCO writes them, whatever they are."""
+    text = bytearray()
+    for i, run in enumerate(runs):
+        value, more = (run - runs[i - 2] if i > 2 else run), True
+        while more:
+            digit, value = value & 31, value >> 5
+            more = value != (-1 if digit & 16 else 0)
+            text.append(48 + digit + 32 * more)
+    return bytes(text)
+
+
+@pytest.mark.parametrize(
+    "runs", [[10, 192, -10], [20, 30, 20, -10, 132], [-1, 193], [0, -1, 2, 191], [5, 2**33, 187 - 2**33]]
+)
+def test_runs_below_0_are_refused_though_they_add_up(tmp_path, runs):
+    assert sum(runs) == 12 * 16
+    data = content()
+    data["annotations"][1]["segmentations"][2]["counts"] = compressed(runs).decode()
+    write(tmp_path, "annotations.json", "JPEGImages", data)
+    with pytest.raises(
+        ValueError, match=r"annotation 12: frame 2: expected run lengths that add up to 192, got a run of"
+    ):
+        open_ytvis(tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_mask_is_judged_by_its_own_runs_whatever_lies_beside_it(seed):
+    rng = np.random.default_rng(seed)
+    masks = [rng.integers(-4, 40, rng.integers(1, 9)).tolist() for _ in range(60)]
+    expected = [-2 if min(runs) < 0 else sum(runs) for runs in masks]
+    assert len({*expected} - {-2}) > 5 < expected.count(-2)
+    np.testing.assert_array_equal(covered_pixels([compressed(runs) for runs in masks]), expected)

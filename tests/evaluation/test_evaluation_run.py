@@ -13,6 +13,7 @@ from cavis.evaluation.run import (
     ground_truth,
     match_categories,
     metrics_json,
+    predictions_from_json,
     read_results,
     results_json,
 )
@@ -181,12 +182,51 @@ def test_without_annotations_there_are_results_but_no_metrics(dataset):
         ({}, "expected a list of predictions, got dict"),
         ([{"video_id": 8}], "prediction 0: expected a video of the data set, got video 8"),
         ([{"video_id": 1, "segmentations": [None]}], "prediction 0: expected segmentations for 3 frames, got 1"),
-        ([{"video_id": 1, "segmentations": [None] * 3}], "prediction 0: missing or malformed: 'category_id'"),
+        ([{"video_id": 1, "segmentations": [None] * 3}], "prediction 0: an entry has no 'category_id'"),
+        ([7], "prediction 0: expected a record with named fields, got 7"),
+        ([{"video_id": [1]}], "prediction 0: expected a whole number as video_id, got a list"),
+        ([{"video_id": 1, "segmentations": None}], "prediction 0: expected a list as segmentations, got null"),
     ],
 )
 def test_results_that_do_not_fit_are_refused_in_words(dataset, tmp_path, entries, message):
     (tmp_path / "results.json").write_text(json.dumps(entries))
     with pytest.raises(ValueError, match=message):
+        read_results(tmp_path / "results.json", dataset)
+
+
+SIZE = [HEIGHT, WIDTH]
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ([[1, 2, 3]], "expected polygons as lists x, y, x, y"),
+        ([[1, 2, 3, 4]], "expected polygons as lists x, y, x, y"),
+        (["x"], "expected polygons as lists x, y, x, y"),
+        ("x", "expected a run-length mask or polygons, got str"),
+        ({"size": SIZE, "counts": [-5, 145]}, "expected run lengths that are whole numbers of at least 0"),
+        ({"size": SIZE, "counts": ["a"]}, "expected run lengths that are whole numbers of at least 0"),
+        ({"size": SIZE, "counts": [70.5, 69.5]}, "expected run lengths that are whole numbers of at least 0"),
+        ({"size": SIZE, "counts": [10, 20]}, "expected run lengths that add up to 140, got 30"),
+        ({"size": SIZE, "counts": "0"}, "expected run lengths that add up to 140, got 0"),
+        ({"size": SIZE, "counts": None}, "expected run lengths as a list or as ASCII text"),
+        ({"size": 10, "counts": "abc"}, "expected a mask of 10 x 14, got 10"),
+        ({"size": [9, 14], "counts": [126]}, "expected a mask of 10 x 14, got 9 x 14"),
+    ],
+)
+def test_masks_that_are_none_are_refused_with_their_entry_and_frame(dataset, tmp_path, segmentation, message):
+    good = {"video_id": 1, "category_id": 2, "score": 1, "segmentations": [None] * FRAMES}
+    assert predictions_from_json([good], dataset, "r")[0].score == 1.0
+    (tmp_path / "results.json").write_text(json.dumps([good, good | {"segmentations": [None, segmentation, None]}]))
+    with pytest.raises(ValueError, match=rf"results\.json: prediction 1: frame 1: {message}"):
+        read_results(tmp_path / "results.json", dataset)
+
+
+@pytest.mark.parametrize("score", ["NaN", "Infinity", "1e999", f"1{'0' * 400}", "null", '"0.5"', "true"])
+def test_a_score_that_is_no_finite_number_is_refused(dataset, tmp_path, score):
+    entry = f'{{"video_id": 1, "category_id": 2, "score": {score}, "segmentations": [null, null, null]}}'
+    (tmp_path / "results.json").write_text(f"[{entry}]")
+    with pytest.raises(ValueError, match="prediction 0: expected a finite number as score, got"):
         read_results(tmp_path / "results.json", dataset)
 
 

@@ -3,6 +3,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,7 +15,8 @@ from cavis.data.ytvis_json import open_ytvis
 from cavis.evaluation.average_precision import PredictedTrack
 from cavis.evaluation.coverage import coverage
 from cavis.evaluation.report import ReportStyle, write_report
-from cavis.evaluation.run import Evaluation, evaluate_results, ground_truth
+from cavis.evaluation.report_clips import worst_clips
+from cavis.evaluation.run import Evaluation, evaluate_results, ground_truth, measure
 from cavis.evaluation.tracking import tracking_metrics
 
 HEIGHT, WIDTH, FRAMES = 24, 40, 3
@@ -120,6 +122,27 @@ def test_the_worst_clips_come_first_and_empty_ones_not_at_all(world, tmp_path):
     assert len(one.headings) == 1
     none = write_report(tmp_path / "r", *world, style=ReportStyle(clips=0)).page.read_text(encoding="utf-8")
     assert "<img" not in none
+
+
+def test_clips_are_rated_by_what_was_looked_for_in_them_as_the_headline_is(world):
+    dataset, evaluation = world
+    blind = replace(dataset, videos=tuple(replace(video, known=(1,)) for video in dataset.videos))
+    measured = measure(blind, evaluation.predictions)
+    clips = worst_clips(blind, measured.predictions, clips=5, frames=1, min_score=0.3)
+    assert [(clip.video_id, clip.objects) for clip in clips] == [(1, 1)]  # the cat of the second was not looked for
+    assert clips[0].ap == pytest.approx(measured.metrics.ap) == pytest.approx(1.0)
+    both = annotate_twice(dataset)  # a cat that is not found passes through the first clip
+    (first,) = worst_clips(replace(both, videos=both.videos[:1]), evaluation.predictions, 5, 1, 0.3)
+    assert (first.objects, first.ap) == (2, pytest.approx(0.5))
+    known = replace(both, videos=(replace(both.videos[0], known=(1,)),))
+    (first,) = worst_clips(known, evaluation.predictions, 5, 1, 0.3)
+    assert (first.objects, first.ap) == (1, pytest.approx(1.0))
+
+
+def annotate_twice(dataset):
+    """The second clip's cat in the first clip, too."""
+    first, second, third = dataset.videos
+    return replace(dataset, videos=(replace(first, annotations=first.annotations + second.annotations), second, third))
 
 
 def test_pictures_show_masks_where_they_are(world, tmp_path):

@@ -256,6 +256,27 @@ def test_what_is_not_a_video_is_refused(frames, message):
         OnlinePredictor(ready()).run(frames)
 
 
+@pytest.mark.parametrize("predictor", [OnlinePredictor, OfflinePredictor])
+@pytest.mark.parametrize("as_source", [list, iter], ids=["list", "stream"])
+def test_fewer_timestamps_than_frames_are_refused(predictor, as_source, temporary_folder):
+    model = ready("refiner" if predictor is OfflinePredictor else "tracker")
+    some = predictor(model, window=2)
+    message = "expected at least [45] timestamps, one for each frame, got 3"  # of a stream what was read so far
+    with pytest.raises(ValueError, match=message):
+        some.run(as_source(video(5)), timestamps=np.array([0.0, 0.1, 0.2]))
+    assert list(temporary_folder.iterdir()) == []
+    result = some.run(as_source(video(3)), timestamps=np.array([0.0, 0.1, 0.2, 0.3]))
+    assert result.timestamps.tolist() == [0.0, 0.1, 0.2]
+
+
+def test_timestamps_of_a_source_that_are_too_few_are_refused():
+    class Source(list):
+        timestamps = np.zeros(2)
+
+    with pytest.raises(ValueError, match="expected at least 3 timestamps, one for each frame, got 2"):
+        OnlinePredictor(ready()).run(Source(video(3)))
+
+
 def test_windows_cut_a_stream_in_order():
     assert list(windows(iter(range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(windows([], 3)) == []

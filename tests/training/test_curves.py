@@ -1,5 +1,6 @@
 """TensorBoard's files hold the numbers of the log, each step once."""
 
+import math
 import sys
 from dataclasses import replace
 
@@ -64,6 +65,19 @@ def test_curves_asked_for_later_begin_with_the_first_step(tmp_path):
     assert not (tmp_path / CURVES).exists()
     write(tmp_path, range(4, 6), start=3)
     assert_curves_are_the_log(tmp_path)
+
+
+def test_a_step_without_a_finite_gradient_is_no_obstacle(tmp_path):
+    """Neither when it is written, nor when curves are asked for later."""
+    for folder, later in ((tmp_path / "at once", False), (tmp_path / "later", True)):
+        folder.mkdir()
+        with TrainingLog(folder / LOG, 0, None if later else folder / CURVES) as log:
+            for step, norm in ((1, 2.0), (2, math.inf), (3, 2.0)):
+                log.write(replace(report(step), gradient_norm=norm))
+        write(folder, [4], start=3)
+        points = curves(folder)["gradient_norm"]
+        assert [step for step, _ in points] == [1, 2, 3, 4]
+        assert [math.isfinite(value) for _, value in points] == [True, False, True, True]
 
 
 def test_a_training_run_that_was_stopped_goes_on_with_its_curves(tmp_path):

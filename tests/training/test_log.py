@@ -1,4 +1,8 @@
 import json
+import math
+from dataclasses import replace
+
+import pytest
 
 from cavis.training.log import StepReport, TrainingLog, read_log
 
@@ -55,3 +59,23 @@ def test_a_log_that_cannot_be_rewritten_stays_as_it_was(tmp_path, monkeypatch):
     else:
         raise AssertionError("expected the failure to be told")
     assert [file.name for file in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+@pytest.mark.parametrize("norm", [math.inf, math.nan])
+def test_a_log_is_valid_json_whatever_the_gradient_and_reads_as_a_number(tmp_path, norm):
+    def refuse(name):
+        raise AssertionError(f"expected JSON, got {name}")
+
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(vars(report(1)) | {"gradient_norm": norm}) + "\n")  # as it was written before
+    with TrainingLog(path, start=1) as log:
+        log.write(replace(report(2), gradient_norm=norm, terms={"class": 1.5, "mask": norm}))
+        log.write(report(3))
+    with TrainingLog(path, start=3):
+        pass
+    lines = [json.loads(text, parse_constant=refuse) for text in path.read_text().splitlines()]
+    assert [line["gradient_norm"] for line in lines] == [None, None, 2.0]
+    assert lines[1]["terms"] == {"class": 1.5, "mask": None}
+    read = read_log(path)
+    assert [math.isnan(line["gradient_norm"]) for line in read] == [True, True, False]
+    assert math.isnan(read[1]["terms"]["mask"])
