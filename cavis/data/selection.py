@@ -23,6 +23,7 @@ from cavis.data.coco import image_folders
 from cavis.data.faults import DataError
 from cavis.data.json_stream import entries, entries_after
 from cavis.data.layouts import locate
+from cavis.data.run_lengths import check_runs
 from cavis.data.segmentations import read_mask
 
 IMAGES = "images"
@@ -241,9 +242,11 @@ def _rescaled(value: dict[str, Any], old: Mapping[str, Any], new: Mapping[str, A
         mask = read_mask(segmentation, old["height"], old["width"])
         if mask is None:
             return None
+        check_runs([mask])
         pixels = Image.fromarray(rle.decode(mask)).resize((new["width"], new["height"]), Resampling.NEAREST)
         segmentation = rle.to_json(rle.encode(np.asarray(pixels)))
     mask = read_mask(segmentation, new["height"], new["width"])
+    check_runs([mask])
     if mask is None or not (area := rle.area(mask)):
         return None
     return {**value, "segmentation": segmentation, "bbox": list(rle.box(mask)), "area": area}

@@ -140,6 +140,13 @@ def broken(change):
     return broken_as
 
 
+def cut_short(content):
+    """The first mask ends before its first pixel."""
+    first = content["annotations"][0]
+    image = next(one for one in content["images"] if one["id"] == first["image_id"])
+    first["segmentation"] = {"size": [image["height"], image["width"]], "counts": "0"}
+
+
 def same_name(content, root):
     """Two folders with a picture of one name each."""
     for number, folder in enumerate(("a", "b")):
@@ -165,6 +172,7 @@ def same_name(content, root):
             "id 1: an entry has no 'segmentation'",
         ),
         (broken(lambda c: c["annotations"][0].update(segmentation=7)), "annotations, id 1: expected"),
+        (broken(cut_short), "annotations, id 1: .*expected run lengths that add up to .* got 0"),
         (broken(lambda c: c["images"][5].update(width=77)), "expected .*000006.jpg to have 77 x 120 pixels, got"),
         (lambda c, root: (root / "train2017" / "000000000009.jpg").unlink(), "expected a picture in .*000009.jpg"),
         (lambda c, root: (root / "train2017" / "000000000009.jpg").write_bytes(b"no"), "none that can be read"),
