@@ -165,8 +165,8 @@ def lite() -> Preset:
             min_seen=0.2,
         ),
         pretrained="efficientnet-lite2",
-        world="I outline people, cats and cars that are large in the picture, bicycles and motorcycles by half; what is "
-        "small I often miss, and anything else I find is just an object to me.",
+        world="I outline people, cats and cars that are large in the picture, bicycles and motorcycles by half; "
+        "what is small I often miss, and anything else I find is just an object to me.",
     )
 
 

@@ -16,6 +16,7 @@ def info() -> None:
     from cavis.checkpoints.zoo import ZOO, cache_folder, is_cached
     from cavis.presets import PRESETS
 
+    fetched = [entry.name for entry in ZOO.values() if is_cached(entry)]
     packages = ("torch", "transformers", "numpy", "scipy", "av", "gradio", "plotly")
     rows = {
         "cavis": __version__,
@@ -24,7 +25,7 @@ def info() -> None:
         "device": f"{best_device()}, {torch.get_num_threads()} threads",
         "decoders": ", ".join(name for name in ("h264", "hevc", "vp9", "av1") if name in av.codecs_available),
         "models": f"{', '.join(bundled_models()) or 'none'} in {BUNDLED}",
-        "fetched": f"{', '.join(entry.name for entry in ZOO.values() if is_cached(entry)) or 'none'} in {cache_folder()}",
+        "fetched": f"{', '.join(fetched) or 'none'} in {cache_folder()}",
         "presets": ", ".join(PRESETS),
     }
     for name, value in rows.items():

@@ -51,16 +51,22 @@ HoldOut = Annotated[
         help="With --from: share of the videos kept to measure with; 0.1 if the data has no splits.", show_default=False
     ),
 ]
-Steps = Annotated[int | None, typer.Option(help="Training steps; the learning rate drops at the same shares of them.", min=1, show_default=False)]
+Steps = Annotated[
+    int | None,
+    typer.Option(help="Training steps; the learning rate drops at the same shares of them.", min=1, show_default=False),
+]
 ClipsPerStep = Annotated[
     int | None, typer.Option(help="Clips of a step, of all processes together.", min=1, show_default=False)
 ]
 Frames = Annotated[int | None, typer.Option(help="Frames of a clip.", min=1, show_default=False)]
-LearningRate = Annotated[float | None, typer.Option(help="Learning rate at the start, until it drops.", show_default=False)]
+LearningRate = Annotated[
+    float | None, typer.Option(help="Learning rate at the start, until it drops.", show_default=False)
+]
 EmaDecay = Annotated[
     float | None,
     typer.Option(
-        help="Save the moving average of the weights, of this decay, such as 0.996; 0: the last weights.", show_default=False
+        help="Save the moving average of the weights, of this decay, such as 0.996; 0: the last weights.",
+        show_default=False,
     ),
 ]
 Precision = Annotated[
@@ -76,7 +82,9 @@ def train(
     stage: Annotated[
         StageName | None, typer.Option(help="segmenter first, then tracker, then refiner.", show_default=False)
     ] = None,
-    preset: Annotated[str, typer.Option(help="Which model and schedule: tiny, lite, or DATA_NET (`cavis info` lists them).")] = "tiny",
+    preset: Annotated[
+        str, typer.Option(help="Which model and schedule: tiny, lite, or DATA_NET (`cavis info` lists them).")
+    ] = "tiny",
     data: Data = ["twins"],  # noqa: B006 (typer copies it)
     share: Shares = [],  # noqa: B006
     start_from: StartFrom = None,
@@ -88,7 +96,9 @@ def train(
     frames: Frames = None,
     learning_rate: LearningRate = None,
     ema_decay: EmaDecay = None,
-    seed: Annotated[int, typer.Option(help="What initial weights, clips and sampled points are drawn from.", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="What initial weights, clips and sampled points are drawn from.", min=0)
+    ] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 200,
     precision: Precision = None,

@@ -132,7 +132,6 @@ def _found(model: str, processes: "Processes") -> Path:
 def train_own(own: str, out: Path, steps: int | None, share: float | None, how: How) -> None:
     """Segmenter, then tracker, on a data set of one's own; ends where it is interrupted."""
     from cavis.checkpoints.files import read_model_file
-    from cavis.checkpoints.hub import find_model
     from cavis.training.loop import MODEL
     from cavis.training.own_data import HELD_OUT, START, keep_held_out, open_own, own_preset, write_joined, write_start
 

@@ -30,25 +30,23 @@ class Files(NamedTuple):
 def draw_video(job: Job, view: View, watch: Callable[[int], None], crf: int = 20) -> Path:
     """Write the clip with the tracks drawn on it (H.264); ``watch`` is told the number of frames done."""
     result = view.of(job)
-    folder = job.fresh("video")
-    path = folder / "tracked.mp4"
-    with VideoWriter(path, result.height, result.width, timestamps=result.timestamps, crf=crf) as writer:
-        for done, frame in enumerate(render_video(job.source(), result, view.style, view.selected), 1):
-            writer.write(frame)
-            watch(done)
+    with job.writing("video") as folder:
+        path = folder / "tracked.mp4"
+        with VideoWriter(path, result.height, result.width, timestamps=result.timestamps, crf=crf) as writer:
+            for done, frame in enumerate(render_video(job.source(), result, view.style, view.selected), 1):
+                writer.write(frame)
+                watch(done)
     job.video = path
-    job.discard_other(folder)
     return path
 
 
 def write_files(job: Job, view: View) -> Files:
     """Write the tracks that are shown as json and as a table."""
     result = view.of(job)
-    folder = job.fresh("files")
-    files = Files(folder / "results.json", folder / "tracks.csv")
-    write_results(files.results, _one_label(result), top_k=max(1, len(result.tracks)))
-    write_tracks(files.tracks, result)
-    job.discard_other(folder)
+    with job.writing("files") as folder:
+        files = Files(folder / "results.json", folder / "tracks.csv")
+        write_results(files.results, _one_label(result), top_k=max(1, len(result.tracks)))
+        write_tracks(files.tracks, result)
     return files
 
 

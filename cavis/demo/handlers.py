@@ -184,7 +184,7 @@ class Handlers:
 
     def _judge_unless_running(self, job: Job, part: Part) -> Updates:
         judged = self._judge(job, part)
-        if job.running:
+        if job.running or job.waiting:
             judged.pop(self._parts.track)
         return judged
 
@@ -212,8 +212,12 @@ class Handlers:
 
     # ------------------------------------------------------------------------------------------ tracking
 
-    def wait(self) -> Updates:
-        """The visitor has pressed Track; somebody else may be first."""
+    def wait(self, request: gr.Request) -> Updates:
+        """The visitor has pressed Track; somebody else may be first, and the clip is kept until then."""
+        self._store.expect(request.session_hash)
+        return self._begun()
+
+    def _begun(self) -> Updates:
         parts = self._parts
         return {
             parts.track: gr.update(value="Tracking …", interactive=False),
@@ -229,25 +233,25 @@ class Handlers:
     ) -> Iterator[Updates]:
         """Track the chosen part; says how far it is until it has a result."""
         view = View(float(min_score), tuple(drawn))
-        job = None
         try:
             job = self._store.get(key)
+            job.waiting = False
             assert job.info is not None
             part = self._part(start, end, stride)
             if why_not := refusal(part, job.info, self._limits):
                 raise VideoError(why_not)
-            yield self.wait()
+            yield self._begun()
             for update in self._tracker.track(job, part, view):
                 yield self._progress(update)
             yield self._idle("") | self._result(job, view)
         except Exception as error:
-            stopped = isinstance(error, Cancelled) or (job is not None and job.stop.is_set())
+            stopped = isinstance(error, Cancelled)
             yield self._idle(_STOPPED if stopped else words.note(sentence(error), "error"))
 
     def cancel(self, key: str | None) -> Updates:
         """Stop the work on a job."""
         with suppress(GoneError):
-            self._store.get(key).stop.set()
+            self._store.get(key).cancel()
         return self._idle(_STOPPED)
 
     def redraw(
@@ -264,16 +268,16 @@ class Handlers:
                 yield {parts.redraw: f"Drawing … {round(100 * update.fraction)} %"}
             yield {parts.video: str(job.video), parts.get_video: str(job.video)} | self._redraw_done()
         except Exception as error:
-            yield {parts.run_note: words.note(sentence(error), "error")} | self._redraw_done()
+            stopped = isinstance(error, Cancelled)  # by Track: its run has the page now
+            yield ({} if stopped else {parts.run_note: words.note(sentence(error), "error")}) | self._redraw_done()
 
     def _redraw_done(self) -> Updates:
         return {self._parts.redraw: gr.update(value="Draw the video like this", interactive=True, variant="secondary")}
 
     def _progress(self, update: Update) -> Updates:
         parts = self._parts
-        picture = words.preview(update)
         shown = {parts.progress: words.progress(update)}
-        return shown | ({parts.preview: picture} if picture else {})
+        return shown | ({parts.preview: picture} if (picture := words.preview(update)) else {})
 
     def _idle(self, note: str) -> Updates:
         """Nothing is running."""
@@ -391,7 +395,6 @@ class Handlers:
 def sentence(error: Exception) -> str:
     """What an error means for the visitor; what is not meant for them goes to the log only."""
     if isinstance(error, VideoError | GoneError | SpillError | ModelError):
-        text = str(error)
-        return text[:1].upper() + text[1:]
+        return str(error)[:1].upper() + str(error)[1:]
     log.error("a visitor's request failed", exc_info=error)
     return "Something went wrong on our side. Please try again; if it happens again, try another clip."

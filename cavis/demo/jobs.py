@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 UPLOAD = "your file"
 """So that a sentence about it reads well: "your file is a text file, not a video"."""
+_GONE = "This clip is not kept any more; please choose it again."
+_KEPT = 3
+"""Folders of a kind: the one whose address the page shows, and two more on their way to it."""
 
 
 class GoneError(LookupError):
@@ -43,13 +46,21 @@ class Job:
         """The clip with the tracks drawn on it."""
         self.result: VideoResult | None = None
         self.stop = threading.Event()
-        """Set to end the work on this job."""
+        """Set to end all work on this job for good: it is not kept any more."""
         self.used = time.monotonic()
-        self.running = False
+        self.waiting = False
+        """Whether the visitor waits in line with it."""
         self.thumbnails: dict[int, str] = {}
         """Pictures of the tracks, by id, as data addresses."""
         self._source: VideoSource | None = None
+        self._stops: set[threading.Event] = set()
+        self._finished: dict[str, list[Path]] = {}
         self._lock = threading.Lock()
+
+    @property
+    def running(self) -> bool:
+        """Whether somebody watches work that is done on it."""
+        return bool(self._stops)
 
     def take(self, file: Path) -> None:
         """Keep a file under a name of ours, without copying where the file system can."""
@@ -59,24 +70,38 @@ class Job:
             shutil.copyfile(file, self.upload)
 
     def source(self) -> VideoSource:
-        """The clean clip, opened once and kept open."""
+        """The clean clip, opened once and kept open; a GoneError once the job is closed."""
         with self._lock:
+            self._check_kept()
             if self._source is None:
                 self._source = open_video(self.clip)
             return self._source
 
     def fresh(self, kind: str) -> Path:
         """A new folder for files of a kind: under an address of its own a browser does not take them for the old."""
+        with self.writing(kind) as folder:
+            return folder
+
+    @contextmanager
+    def writing(self, kind: str) -> Iterator[Path]:
+        """The same, to be written into here: gone if that fails; once it is finished, the oldest of its kind goes.
+
+        Several may be written at a time; each is there when it is finished.
+        """
+        self._check_kept()
         folder = self.folder / f"{kind}-{secrets.token_hex(4)}"
         folder.mkdir()
-        return folder
-
-    def discard_other(self, kept: Path) -> None:
-        """Delete the older folders of the same kind as ``kept``."""
-        kind = kept.name.rsplit("-", 1)[0]
-        for folder in self.folder.glob(f"{kind}-*"):
-            if folder != kept:
+        with self.working():
+            try:
+                yield folder
+            except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
+                raise
+            with self._lock:
+                finished = [*self._finished.get(kind, []), folder]
+                self._finished[kind] = finished[-_KEPT:]
+            for old in finished[:-_KEPT]:
+                shutil.rmtree(old, ignore_errors=True)
 
     def forget_clip(self) -> None:
         """Before another part of the upload takes its place."""
@@ -87,21 +112,45 @@ class Job:
             self.thumbnails = {}
 
     @contextmanager
-    def busy(self) -> Iterator[None]:
-        """While work is done on this job, it is not the one to make room."""
-        self.stop.clear()
-        self.running = True
+    def busy(self) -> Iterator[threading.Event]:
+        """While work is done on this job, it is not the one to make room; yields what stops this work and no other."""
+        stop = threading.Event()
+        with self._lock:
+            self._check_kept()
+            self._stops.add(stop)
+        try:
+            yield stop
+        finally:
+            with self._lock:
+                self._stops.discard(stop)
+            self.used = time.monotonic()
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Around work that writes files: what a closed job gets from work that ends late is deleted, too."""
         try:
             yield
         finally:
-            self.running = False
-            self.used = time.monotonic()
+            if self.stop.is_set():
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+    def cancel(self) -> None:
+        """End the work that is done on this job now; nobody waits for it any more."""
+        self.waiting = False
+        with self._lock:
+            for stop in self._stops:
+                stop.set()
 
     def close(self) -> None:
         """Stop the work and delete every file."""
         self.stop.set()
+        self.cancel()
         self.forget_clip()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _check_kept(self) -> None:
+        if self.stop.is_set():
+            raise GoneError(_GONE)
 
 
 class JobStore:
@@ -137,10 +186,17 @@ class JobStore:
             if key is None:
                 raise GoneError("Choose a clip first: upload one, or pick an example.")
             if key not in self._jobs:
-                raise GoneError("This clip is not kept any more; please choose it again.")
+                raise GoneError(_GONE)
             job = self._jobs[key]
             job.used = time.monotonic()
             return job
+
+    def expect(self, session: str | None) -> None:
+        """A visitor waits in line: what they have makes room only after all that nobody waits for."""
+        with self._lock:
+            for job in self._jobs.values():
+                if session is not None and job.session == session:
+                    job.waiting, job.used = True, time.monotonic()
 
     def drop(self, key: str | None) -> None:
         """Forget a job and delete its files; nothing happens if there is none of that key."""
@@ -168,9 +224,9 @@ class JobStore:
             self.drop(key)
 
     def _make_room(self, newest: Job) -> None:
-        """Let the jobs go that were used longest ago, those that are being worked on last."""
+        """Let the jobs go that were used longest ago, those that wait in line or are worked on last."""
         others = [job for job in self._jobs.values() if job is not newest]
-        others.sort(key=lambda job: (job.running, job.used))
+        others.sort(key=lambda job: (job.running, job.waiting, job.used))
         for job in others[: max(0, len(self._jobs) - self.limits.jobs)]:
             self.drop(job.key)
 

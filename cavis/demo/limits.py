@@ -27,8 +27,8 @@ class DemoLimits:
     """Wall-clock time of one run."""
     waiting: int = 8
     """Visitors that may wait in line."""
-    jobs: int = 8
-    """Clips kept at one time; the one used longest ago goes first."""
+    jobs: int = 12
+    """Clips kept at one time, more than can wait and run; of the others the one used longest ago goes first."""
     keep_seconds: float = 3600.0
     """How long a clip that is not used is kept."""
     downloads: bool = False

@@ -26,8 +26,8 @@ OWN_SUBJECTS = {TWINS: "drawn clips with twins in them", LITE: "people, cats, ca
 SLOW = 2.0
 """Seconds a frame from which on a visitor is warned."""
 _BACKBONE_ONLY = "dinov2_vitl"
-_WORKS: dict[Stage, str] = {"segmenter": "single frames", "tracker": "frame by frame", "refiner": "whole clip"}
-"""What the stages are called in the list."""
+_WORKS: dict[Stage, str] = {"segmenter": "frames", "tracker": "online", "refiner": "offline"}
+"""What the stages are called in the list, where a phone shows little; the words are explained beside it."""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 Card = tuple[gr.HTML, gr.Button]
 """An example to pick: its picture and its title, both to be clicked."""
 _PRIVACY = (
-    "Your clip is seen by nobody else, and deleted within an hour or so after its last use. Upload clips of people only "
-    "if they know of it and you may; this is not for watching people."
+    "Your clip is seen by nobody else, and deleted within an hour or so after its last use. Upload clips of people "
+    "only if they know of it and you may; this is not for watching people."
 )
 
 

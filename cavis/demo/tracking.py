@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ from cavis.video import VideoCancelledError, VideoError, sanitize
 from cavis.visualization.overlay import render_frame
 
 _PREVIEW_SECONDS = 0.5
+_PATIENCE = 0.3
+"""Seconds after which a run that waits for another looks whether it is still wanted."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,20 @@ class Watcher:
         self._stage: Stage = stage
         self._entered, self._done = time.monotonic(), 0
 
-    def report(self, stage: Stage, done: int, total: int | None = None) -> None:
-        """``done`` frames of a stage are finished; Cancelled if it is enough, VideoError if it took too long."""
+    def begin(self, pace: Pace) -> None:
+        """The work's turn has come: from now on its time counts, and teaches ``pace``."""
+        with self._lock:
+            self._pace, self._begun = pace, time.monotonic()
+            self._enter(self._stage)
+
+    def check(self) -> None:
+        """Cancelled if the work is to stop."""
         if self.stop.is_set():
             raise Cancelled
+
+    def report(self, stage: Stage, done: int, total: int | None = None) -> None:
+        """``done`` frames of a stage are finished; Cancelled if it is enough, VideoError if it took too long."""
+        self.check()
         if time.monotonic() - self._begun > self._limit:
             raise VideoError(
                 f"This took longer than the {self._limit / 60:.0f} minutes one run may take; choose a shorter part."
@@ -110,7 +123,8 @@ class Watcher:
 def follow(work: Callable[[], None], watcher: Watcher, interval: float = 0.3) -> Iterator[Update]:
     """Do ``work`` in a thread and tell every ``interval`` seconds how far it is; what it raises is raised here.
 
-    Closing the iterator stops the work and waits until it has ended.
+    Closing the iterator tells the work to stop and does not wait until it has: gradio closes it where it serves all
+    visitors. What work that was stopped raises is a :class:`Cancelled` without a past, which would keep its memory.
     """
     failures: list[BaseException] = []
     ended = threading.Event()
@@ -119,7 +133,7 @@ def follow(work: Callable[[], None], watcher: Watcher, interval: float = 0.3) ->
         try:
             work()
         except BaseException as error:  # raised again where somebody listens
-            failures.append(error)
+            failures.append(Cancelled() if watcher.stop.is_set() else error)
         finally:
             watcher.finish(complete=not failures)
             ended.set()
@@ -132,9 +146,9 @@ def follow(work: Callable[[], None], watcher: Watcher, interval: float = 0.3) ->
     finally:
         if not ended.is_set():
             watcher.stop.set()
-        thread.join()
+    thread.join()
     if failures:
-        raise failures[0]
+        raise failures.pop()
 
 
 class Run(NamedTuple):
@@ -166,31 +180,46 @@ class Tracker:
     def track(self, job: Job, part: Part, view: View) -> Iterator[Update]:
         """Track a part of the job's upload: afterwards the job has a result, a video with the tracks, and files.
 
-        A ModelError if its model cannot be had.
+        A ModelError if its model cannot be had. Other work on the job is stopped.
         """
         frames = part.frames(job.info) if job.info else 1
-        with job.busy():
-            model = self.models.get(job.model)
-            watcher = Watcher(STAGES, max(1, frames), model.pace, self.limits.seconds, job.stop)
-            yield from follow(lambda: self._work(job, part, view, Run(model.predictor, watcher)), watcher)
+        job.cancel()
+        with job.busy() as stop:
+            pace = self.models.pace(job.model)
+            watcher = Watcher(STAGES, max(1, frames), pace, self.limits.seconds, stop)
+            yield from follow(lambda: self._work(job, part, view, watcher), watcher)
 
     def redraw(self, job: Job, view: View) -> Iterator[Update]:
         """Draw the tracks of a finished job in another way; the network does not run."""
         assert job.result is not None
-        with job.busy():
+        with job.busy() as stop:
             pace = self.models.first.pace  # of drawing, which no model changes
-            watcher = Watcher(("drawing",), len(job.result), pace, self.limits.seconds, job.stop)
+            watcher = Watcher(("drawing",), len(job.result), pace, self.limits.seconds, stop)
             yield from follow(lambda: self._draw(job, view, watcher), watcher)
 
-    def _work(self, job: Job, part: Part, view: View, run: Run) -> None:
-        with self._one_at_a_time:
-            run.watcher.report("reading", 0)
-            notes = self._read(job, part)
-            result = self._run(job, view, run)
+    def _work(self, job: Job, part: Part, view: View, watcher: Watcher) -> None:
+        with job.working(), self._turn(watcher):
+            model = self.models.get(job.model)  # only now, for a run before this one may have held another
+            watcher.begin(model.pace)
+            notes = self._read(job, part, watcher)
+            result = self._run(job, view, Run(model.predictor, watcher))
+            watcher.check()
             job.result = replace(result, notes=(*notes, *result.notes))
-        self._draw(job, view, run.watcher)
+        self._draw(job, view, watcher)
 
-    def _read(self, job: Job, part: Part) -> tuple[str, ...]:
+    @contextmanager
+    def _turn(self, watcher: Watcher) -> Iterator[None]:
+        """Wait until nothing else runs: a cancelled run ends with its window, and until then it holds its memory."""
+        while not self._one_at_a_time.acquire(timeout=_PATIENCE):
+            watcher.check()
+        try:
+            watcher.check()
+            yield
+        finally:
+            self._one_at_a_time.release()
+
+    def _read(self, job: Job, part: Part, watcher: Watcher) -> tuple[str, ...]:
+        watcher.report("reading", 0)
         job.forget_clip()
         try:
             info = sanitize(
@@ -201,7 +230,7 @@ class Tracker:
                 end=part.end,
                 stride=part.stride,
                 max_short_side=self.limits.short_side,
-                cancel=job.stop,
+                cancel=watcher.stop,
             )
         except VideoCancelledError as error:
             raise Cancelled from error
@@ -218,7 +247,7 @@ class Tracker:
 
         source = job.source()
         watcher.report("tracking", 0, len(source))
-        return run.predictor.run(source, watch=watch, stop=job.stop)
+        return run.predictor.run(source, watch=watch, stop=watcher.stop)
 
     def _draw(self, job: Job, view: View, watcher: Watcher) -> None:
         draw_video(job, view, lambda done: watcher.report("drawing", done))

@@ -4,6 +4,7 @@ import base64
 from html import escape
 from pathlib import Path
 
+from cavis.config import Stage as ModelStage
 from cavis.demo.limits import duration_words
 from cavis.demo.models import Fetching
 from cavis.demo.offers import Offer, size_words
@@ -32,13 +33,21 @@ its last, also where it was hidden for a while. Two that look just the same can 
 """The top of the page: what this is."""
 
 
+_WAYS: dict[ModelStage, str] = {
+    "segmenter": "",
+    "tracker": "Online: it goes through the clip frame by frame.",
+    "refiner": "Offline: when it has seen the whole clip, it looks at each track once more.",
+}
+"""What a model's stage means for who chooses it."""
+
+
 def model(offer: Offer, device: str) -> str:
     """What a visitor should know of a model before it is used: what it has seen, how slow it is, its licence.
 
     ``device`` is the kind of a torch device.
     """
     said = f"“{escape(offer.world)}” " if offer.world else ""
-    lines = [f"<p>{said}What it recognises is listed at the end of this page.</p>"]
+    lines = [f"<p>{said}{_WAYS[offer.stage]} What it recognises is listed at the end of this page.</p>"]
     if not offer.here:
         lines.append(f"<p>It is not on this computer yet: {size_words(offer.megabytes)} or more to download.</p>")
     if offer.slow and device == "cpu":

@@ -120,6 +120,21 @@ class FileSource(VideoSource):
         self.lost_frames, self.notes = info.lost_frames, info.notes
         self._name = name
         self._lock = threading.Lock()
+        """Held while the decoder works, and to let go of it: a decoder that loses its file ends the whole program."""
+        self._closed = False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise VideoError(f"{self._name} was closed.")
+
+    def close(self) -> None:
+        """Let go of the file once a read that is under way has ended; afterwards every read is a VideoError."""
+        with self._lock:
+            self._closed = True
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Release what is held open."""
 
     def _damaged(self, index: int) -> VideoError:
         return VideoError(
@@ -133,19 +148,17 @@ class DecordSource(FileSource):
 
     def __init__(self, reader: Any, name: str, info: VideoInfo, scan: Scan) -> None:
         super().__init__(name, info, scan)
-        self._reader = reader
+        self._reader: Any = reader
 
     def _read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         with self._lock:
-            if self._reader is None:
-                raise VideoError(f"{self._name} was closed.")
+            self._check_open()
             try:
                 return self._reader[index].asnumpy()
             except _decord_errors() as error:
                 raise self._damaged(index) from error
 
-    def close(self) -> None:
-        """Let go of the decoder."""
+    def _let_go(self) -> None:
         self._reader = None
 
 
@@ -186,6 +199,7 @@ class PyavSource(FileSource):
 
     def __iter__(self) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """Decode the file once, on its own, whatever else is read meanwhile."""
+        self._check_open()
         with VideoFile(self._path, self._container) as file:
             convert: Converter | None = None
             expected = 0
@@ -193,6 +207,7 @@ class PyavSource(FileSource):
                 if index != expected:
                     break
                 convert = convert or self._converter(frame)
+                self._check_open()
                 yield convert(frame)
                 expected += 1
         if expected < len(self):
@@ -200,6 +215,7 @@ class PyavSource(FileSource):
 
     def _read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         with self._lock:
+            self._check_open()
             reach = _NEAR if self._seekable else len(self)
             if not self._next <= index < self._next + reach or self._cursor is None:
                 self._go_to(index)
@@ -254,8 +270,8 @@ class PyavSource(FileSource):
                 previous = frame.pts
                 yield frame
 
-    def close(self) -> None:
-        """Close the file."""
+    def _let_go(self) -> None:
+        self._upcoming = iter(())
         if self._cursor is not None:
             self._cursor.close()
             self._cursor = None

@@ -51,7 +51,7 @@ class VideoSource(ABC):
             yield self._read(index)
 
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
-        """Release what is held open; the source cannot be read afterwards."""
+        """Release what is held open, whoever reads meanwhile; what needs it is a VideoError afterwards."""
 
     def __enter__(self) -> "VideoSource":
         return self

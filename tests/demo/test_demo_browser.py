@@ -123,7 +123,7 @@ def test_a_published_model_is_downloaded_with_one_click_and_used(browser: Browse
     expect(page.locator("#download")).to_be_hidden()
     expect(page.locator("#stop-download")).to_be_hidden()
     expect(page.locator("#model input")).to_have_value(
-        re.compile(r"^nano · frame by frame · AP 0\.376 · people, animals, vehicles in crowds, 3 kinds$")
+        re.compile(r"^nano · online · AP 0\.376 · people, animals, vehicles in crowds, 3 kinds$")
     )
     page.click("#track")
     expect(page.locator("#results")).to_be_visible(timeout=PATIENCE)

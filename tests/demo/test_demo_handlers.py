@@ -1,6 +1,7 @@
 import ast
 import csv
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from nano import CATEGORIES
 
 import cavis.demo
 from cavis import rle
+from cavis.demo import tracking
 from cavis.demo.examples import Shelf
 from cavis.demo.handlers import Handlers, Parts, sentence
 from cavis.demo.jobs import JobStore
@@ -183,8 +185,9 @@ def test_an_example_is_there_at_once_with_its_result(handlers: Handlers, monkeyp
 
 def test_cancel_stops_the_job_and_frees_the_page(handlers: Handlers, store: JobStore, upload: str):
     key = handlers.choose_upload(upload, "", VISITOR)["job"]
-    updates = handlers.cancel(key)
-    assert store.get(key).stop.is_set()
+    with store.get(key).busy() as stop:
+        updates = handlers.cancel(key)
+    assert stop.is_set()
     assert not updates["cancel"]["visible"]
     assert "Stopped" in updates["run_note"]
 
@@ -192,16 +195,50 @@ def test_cancel_stops_the_job_and_frees_the_page(handlers: Handlers, store: JobS
 def test_a_run_that_is_cancelled_says_so(handlers: Handlers, store: JobStore, upload: str, report_once_stopped):
     key = handlers.choose_upload(upload, "", VISITOR)["job"]
     for updates in handlers.track(key, 0.0, 1.0, 1, *LOOKS):
-        store.get(key).stop.set()
+        store.get(key).cancel()
         last = updates
     assert "Stopped" in last["run_note"]
 
 
 def test_after_a_cancelled_run_the_next_one_is_served(handlers: Handlers, store: JobStore, upload: str):
     key = handlers.choose_upload(upload, "", VISITOR)["job"]
-    store.get(key).stop.set()
+    store.get(key).cancel()
     *_, again = handlers.track(key, 0.0, 1.0, 1, *LOOKS)
     assert again["result_box"]["visible"]
+
+
+def test_a_clip_is_kept_while_its_visitor_waits_in_line(
+    handlers: Handlers, store: JobStore, limits: DemoLimits, upload: str
+):
+    key = handlers.choose_upload(upload, "", VISITOR)["job"]
+    assert not handlers.wait(VISITOR)["track"]["interactive"]
+    for _ in range(limits.jobs + 1):
+        store.open(None)
+    assert "track" not in handlers.judge_part(key, 0.0, 1.0, 1)  # it stays as waiting has left it
+    *_, last = handlers.track(key, 0.0, 1.0, 1, *LOOKS)
+    assert last["result_box"]["visible"]
+    assert "track" in handlers.judge_part(key, 0.0, 1.0, 1)
+
+
+def test_track_ends_a_drawing_that_is_not_finished_without_an_error(handlers: Handlers, upload: str, monkeypatch):
+    key = tracked(handlers, upload)
+    draw, begun = tracking.draw_video, []
+
+    def slow_at_first(job, view, watch):
+        begun.append(time.monotonic())
+        while len(begun) == 1 and time.monotonic() < begun[0] + 20:
+            watch(0)
+            time.sleep(0.01)
+        return draw(job, view, watch)
+
+    monkeypatch.setattr(tracking, "draw_video", slow_at_first)
+    drawing = handlers.redraw(key, 0.0, KINDS, ["boxes"], [])
+    next(drawing)
+    assert "Drawing" in next(drawing)["redraw"]
+    *_, last = handlers.track(key, 0.0, 1.0, 1, *LOOKS)
+    assert last["result_box"]["visible"]
+    *_, end = drawing
+    assert "run_note" not in end
 
 
 def test_leaving_deletes_what_was_sent(handlers: Handlers, store: JobStore, upload: str):

@@ -37,6 +37,26 @@ def test_a_job_that_is_worked_on_makes_room_last(store: JobStore, limits: DemoLi
         assert store.get(first.key) is first
 
 
+def test_a_job_that_waits_in_line_makes_room_after_all_that_do_not(store: JobStore, limits: DemoLimits):
+    running, waiting = store.open("running"), store.open("waiting")
+    with running.busy():
+        store.expect("waiting")
+        for visitor in range(limits.jobs + 1):
+            store.open(f"visitor {visitor}")
+            assert store.get(waiting.key) is waiting
+        assert store.get(running.key) is running
+    waiting.cancel()
+    for _ in range(limits.jobs):
+        store.open(None)
+    with pytest.raises(GoneError):
+        store.get(waiting.key)
+
+
+def test_there_is_room_for_all_that_wait_the_one_that_runs_and_a_new_one():
+    limits = DemoLimits()
+    assert limits.jobs >= limits.waiting + 2
+
+
 def test_a_new_clip_of_a_visitor_replaces_the_old_one_and_stops_its_work(store: JobStore):
     old, other = store.open("visitor"), store.open("another")
     store.open("visitor")
@@ -86,9 +106,48 @@ def test_a_missing_key_is_answered_with_what_to_do(store: JobStore):
 
 def test_files_of_a_kind_never_share_an_address(tmp_path: Path):
     job = Job("key", None, tmp_path)
-    first, second, other = job.fresh("video"), job.fresh("video"), job.fresh("files")
-    assert first != second
-    job.discard_other(second)
-    assert not first.exists()
-    assert second.exists()
+    other, folders = job.fresh("files"), [job.fresh("video") for _ in range(5)]
+    assert len({*folders}) == 5
+    assert [folder.exists() for folder in folders] == [False, False, True, True, True]
     assert other.exists()
+
+
+def test_folders_that_are_written_at_a_time_leave_each_other_alone(tmp_path: Path):
+    job = Job("key", None, tmp_path)
+    with job.writing("files") as slow:
+        quick = [job.fresh("files") for _ in range(5)]
+        assert slow.exists()
+    assert slow.exists()
+    assert quick[-1].exists()
+    assert not quick[0].exists()
+
+
+def test_what_could_not_be_written_leaves_no_folder(tmp_path: Path):
+    job = Job("key", None, tmp_path)
+    with pytest.raises(FileNotFoundError), job.writing("video") as folder:
+        (folder / "no folder" / "part").write_bytes(b"x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_work_that_ends_after_its_job_was_closed_leaves_nothing(store: JobStore):
+    job = store.open("visitor")
+    with job.writing("video") as folder:
+        store.drop_session("visitor")
+        folder.mkdir(parents=True)  # as when a file is written while the folder is being deleted
+    assert not folders(store)
+    for late in (lambda: job.fresh("video"), job.source, lambda: job.busy().__enter__()):
+        with pytest.raises(GoneError, match="choose it again"):
+            late()
+
+
+def test_what_stops_a_job_stops_each_of_its_works_and_no_later_one(tmp_path: Path):
+    job = Job("key", None, tmp_path / "job")
+    with job.busy() as first, job.busy() as second:
+        job.cancel()
+        assert first.is_set()
+        assert second.is_set()
+        with job.busy() as later:
+            assert not later.is_set()
+        assert first.is_set()
+        assert job.running
+    assert not job.running

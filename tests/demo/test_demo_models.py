@@ -94,9 +94,9 @@ def test_released_models_are_told_apart_by_the_beginning_of_their_lines(models: 
     """How they work and how good they are; nothing of it is cut off on a phone."""
     labels = {name: label for label, name in choices(models)}
     beginnings = {
-        "ovis_r50_tracker": "ovis_r50 · frame by frame · AP 0.376 · ",
-        "ovis_vitl_refiner": "ovis_vitl · whole clip · AP 0.571 · ",
-        "vipseg_r50_refiner": "vipseg_r50 · whole clip · VPQ 0.453 · ",
+        "ovis_r50_tracker": "ovis_r50 · online · AP 0.376 · ",
+        "ovis_vitl_refiner": "ovis_vitl · offline · AP 0.571 · ",
+        "vipseg_r50_refiner": "vipseg_r50 · offline · VPQ 0.453 · ",
     }
     for name, beginning in beginnings.items():
         assert labels[name].startswith(beginning)
@@ -137,8 +137,8 @@ def test_a_model_is_described_by_what_it_is(models: Models):
 def test_subjects_are_told_of_models_that_know_them_and_of_no_others(models: Models):
     labels = {offer.name: offer.label for offer in models.offers()}
     assert "cats" in labels["lite"]
-    assert "twins' world" in labels["tiny"]
-    assert labels["tiny_refiner"].startswith("tiny_refiner · whole clip · drawn clips")
+    assert "drawn clips" in labels["tiny"]
+    assert labels["tiny_refiner"].startswith("tiny_refiner · offline · drawn clips")
     assert labels["nano"] == "nano · 3 kinds of things"  # of tiny's preset, but taught others
     assert [models.offer(name).for_real_clips for name in ("lite", "tiny", "nano")] == [True, False, True]
     assert not {"tiny_minvis", "tiny_ctvis", "tiny_cavis"} & set(labels)  # they do not track

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 
 from cavis import rle
 from cavis.demo import viewer
-from cavis.demo.exports import load_result, save_result, write_files
+from cavis.demo.exports import draw_video, load_result, save_result, write_files
 from cavis.demo.jobs import GoneError, Job
 from cavis.demo.limits import Part
 from cavis.demo.tracking import Tracker
@@ -63,6 +64,41 @@ def test_files_and_page_tell_the_same_tracks(job: Job, between: float):
     assert {int(row["track"]) for row in rows} == {track.id for track in shown if track.visible.any()}
     assert viewer.table(job, view).count("<tr>") == 1 + len(shown)
     assert viewer.headline(job, view).startswith(f"{len(shown)} track")
+
+
+def test_exports_at_the_same_time_leave_each_other_alone(job: Job, between: float):
+    together, answers = threading.Barrier(2), []
+
+    def export(view: View) -> None:
+        for _ in range(10):
+            together.wait(20)
+            files = write_files(job, view)
+            answers.append(files.tracks.exists() and len(json.loads(files.results.read_text())))
+            assert answers[-1] == len(view.of(job).tracks)
+
+    threads = [threading.Thread(target=export, args=(view,)) for view in (ALL, View(between))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == sorted(10 * [len(ALL.of(job).tracks), len(View(between).of(job).tracks)])
+    assert len(list(job.folder.glob("files-*"))) <= 4  # of 20
+
+
+def test_drawing_again_leaves_a_video_alone_that_is_being_drawn(job: Job):
+    half, go_on, videos = threading.Event(), threading.Event(), []
+
+    def hold(done: int) -> None:
+        half.set()
+        assert go_on.wait(20)
+
+    slow = threading.Thread(target=lambda: videos.append(draw_video(job, ALL, hold)))
+    slow.start()
+    assert half.wait(20)
+    videos.append(draw_video(job, View(1.0), lambda done: None))
+    go_on.set()
+    slow.join(20)
+    assert [len(open_video(video)) for video in videos] == [8, 8]
 
 
 def test_a_threshold_above_all_scores_gives_a_sentence_and_empty_files(job: Job):
