@@ -28,6 +28,8 @@ class PrecisionName(StrEnum):
     FP16 = "fp16"
 
 
+PresetName = Annotated[str, typer.Option(help="Which model and schedule; `cavis info` lists them.")]
+Seed = Annotated[int, typer.Option(help="What initial weights, clips and sampled points are drawn from.", min=0)]
 Data = Annotated[
     list[str], typer.Option(help="twins, or an annotated data set; given twice, both are drawn from equally.")
 ]
@@ -82,9 +84,7 @@ def train(
     stage: Annotated[
         StageName | None, typer.Option(help="segmenter first, then tracker, then refiner.", show_default=False)
     ] = None,
-    preset: Annotated[
-        str, typer.Option(help="Which model and schedule: tiny, lite, or DATA_NET (`cavis info` lists them).")
-    ] = "tiny",
+    preset: PresetName = "tiny",
     data: Data = ["twins"],  # noqa: B006 (typer copies it)
     share: Shares = [],  # noqa: B006
     start_from: StartFrom = None,
@@ -96,9 +96,7 @@ def train(
     frames: Frames = None,
     learning_rate: LearningRate = None,
     ema_decay: EmaDecay = None,
-    seed: Annotated[
-        int, typer.Option(help="What initial weights, clips and sampled points are drawn from.", min=0)
-    ] = 0,
+    seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 200,
     precision: Precision = None,
