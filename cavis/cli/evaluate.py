@@ -22,7 +22,9 @@ class FormatName(StrEnum):
 
 
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="A folder or annotation file: YouTube-VIS, OVIS, VIPSeg, VSPW, COCO.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder or file: YouTube-VIS, OVIS, VIPSeg, VSPW, COCO.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(help="Folder for results and numbers.", show_default=False)],
     model: Model = LABORATORY_MODEL,
     form: Annotated[
