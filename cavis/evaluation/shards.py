@@ -71,11 +71,15 @@ class ResultFolder:
         mine = range(len(self._files)) if share is None else share.of(len(self._files))
         return [index for index in mine if not self._files[index].exists()]
 
-    def put(self, index: int, found: Any) -> None:
-        """Keep what was found in a video, as json; from then on it is not looked for again."""
+    def begin(self) -> None:
+        """Say what is evaluated, before anything else is written: what lies without that belongs to no evaluation."""
         about = self.folder / ABOUT
         if not about.exists():
             _write(about, self.identity._asdict())
+
+    def put(self, index: int, found: Any) -> None:
+        """Keep what was found in a video, as json; from then on it is not looked for again."""
+        self.begin()
         (self.folder / VIDEOS / _MERGED).unlink(missing_ok=True)
         _write(self._files[index], found)
 

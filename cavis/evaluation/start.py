@@ -125,18 +125,11 @@ def evaluate_videos(
     missing = results.missing(share)
     progress(0, len(missing))
     with _tidy(results.folder, alone=share.processes == 1):
-        _begin(results)
+        results.begin()
         for done, index in enumerate(missing, start=1):
             results.put(index, task.predict(index))
             progress(done, len(missing))
     return results.merge_once(share, lambda: _finish(task, results))
-
-
-def _begin(results: ResultFolder) -> None:
-    """Say what is evaluated before the first picture is written: what has no such file belongs to no evaluation."""
-    about = results.folder / ABOUT
-    if not about.exists():
-        write_text(about, json.dumps(results.identity._asdict()))
 
 
 def _finish(task: EvaluationTask, results: ResultFolder) -> Outcome:
