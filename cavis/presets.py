@@ -216,6 +216,8 @@ class DataSet:
     names: tuple[str, ...]
     stuff: int = 0
     top_k: int = 10
+    short_side: int = 448
+    """Of a frame at inference."""
     tracker_contrast: bool = False
     later_steps: int = 160_000
     """Steps of the tracker and the refiner stage; the learning rate drops after seven tenths."""
@@ -234,6 +236,7 @@ DATA_SETS: dict[str, DataSet] = {
         title="VIPSeg",
         names=categories.VIPSEG,
         stuff=66,
+        short_side=720,
         later_steps=40_000,
         rules=replace(RELEASED_RULES, labels_of_last_frame=False, always_present=True),
         augmentation=VIPSEG_AUGMENTATION,
@@ -242,12 +245,23 @@ DATA_SETS: dict[str, DataSet] = {
 }
 
 
+def as_in_the_paper(data_set: DataSet) -> DataSet:
+    """The sizes and steps of Sec. A.2, which are those of every data set, and the corrected rules.
+
+    What the paper does not state (cropping, mirroring, how many predictions are kept) stays as released.
+    """
+    short_sides, max_side = VIS_AUGMENTATION.short_sides, VIS_AUGMENTATION.max_side
+    augmentation = replace(data_set.augmentation, short_sides=short_sides, max_side=max_side)
+    return replace(data_set, short_side=448, later_steps=160_000, rules=CORRECTED, augmentation=augmentation)
+
+
 def released(data: str, backbone: Backbone, reading: Reading = RELEASED, *, suffix: str) -> Preset:
     """A configuration of the paper (Sec. A.2), on ``data``; ``suffix`` ends its name.
 
-    With the released reading the released weights fit. VIPSeg is panoptic and tested at a larger size.
+    With the released reading the released weights fit, and VIPSeg has the released sizes and steps; with the paper's
+    reading it has the paper's. VIPSeg is panoptic.
     """
-    data_set = DATA_SETS[data]
+    data_set = as_in_the_paper(DATA_SETS[data]) if reading is PAPER else DATA_SETS[data]
     panoptic = data_set.stuff > 0
     later = data_set.later_steps
     augmentation = data_set.augmentation
@@ -271,12 +285,22 @@ def released(data: str, backbone: Backbone, reading: Reading = RELEASED, *, suff
         refiner=replace(tracker, frames=15, augmentation=refiner_augmentation),
         inference=InferenceConfig(
             task="panoptic" if panoptic else "instance",
-            short_side=720 if panoptic else 448,
+            short_side=data_set.short_side,
             top_k=data_set.top_k,
         ),
-        rules=CORRECTED if reading is PAPER else data_set.rules,
+        rules=data_set.rules,
         world=f"I was trained on {data_set.title}: {len(data_set.names)} kinds of things{' and stuff' * panoptic}.",
     )
+
+
+def minvis(data: str, backbone: Backbone, *, suffix: str) -> Preset:
+    """MinVIS trained in the same settings (Table 3 a, i): no context, and no loss knows which objects are the same.
+
+    Neither L_CTX nor L_PCC is there, and with them go the cosine terms that stand beside them; frames are linked by
+    core features.
+    """
+    preset = released(data, backbone, replace(RELEASED, context="none"), suffix=suffix)
+    return replace(preset, loss=replace(preset.loss, context_weight=0.0, prototype_weight=0.0))
 
 
 def mask2former(name: str, backbone: Backbone, queries: int = 100, *, panoptic: bool = False) -> Preset:
@@ -294,15 +318,13 @@ def mask2former(name: str, backbone: Backbone, queries: int = 100, *, panoptic: 
     )
 
 
-MINVIS = replace(RELEASED, context="none")
-"""The baseline without context: core features alone."""
 BACKBONES: dict[str, Backbone] = {"r50": R50, "swinl": SWIN_L, "vitl": VIT_L}
-READINGS: dict[str, Reading] = {
-    "": replace(RELEASED, tracker_contrast=True),
-    "_paper": PAPER,
-    "_minvis": MINVIS,
+ENDINGS: dict[str, Callable[..., Preset]] = {
+    "": partial(released, reading=replace(RELEASED, tracker_contrast=True)),
+    "_paper": partial(released, reading=PAPER),
+    "_minvis": minvis,
 }
-"""What a preset's name ends with, and how the method is read then; contrast is the YouTube-VIS trackers' only."""
+"""What a preset's name ends with, and what makes it then; contrast is the YouTube-VIS trackers' only."""
 SWIN_SIZES: dict[str, tuple[Swin, int]] = {
     "tiny": (Swin(width=96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24), window=7), 100),
     "small": (Swin(width=96, depths=(2, 2, 18, 2), heads=(3, 6, 12, 24), window=7), 100),
@@ -320,9 +342,9 @@ def _all_presets() -> dict[str, Callable[[], Preset]]:
         for short, backbone in BACKBONES.items():
             if (data, short) == ("vipseg", "swinl"):
                 continue  # the paper has none
-            for ending, reading in READINGS.items():
+            for ending, preset in ENDINGS.items():
                 suffix = f"{short}{ending}"
-                presets[f"{data}_{suffix}"] = partial(released, data, backbone, reading, suffix=suffix)
+                presets[f"{data}_{suffix}"] = partial(preset, data, backbone, suffix=suffix)
     presets["coco_r50"] = partial(mask2former, "coco_r50", R50)
     presets["coco_swinl"] = partial(mask2former, "coco_swinl", SWIN_L, 200)
     presets["coco_panoptic_r50"] = partial(mask2former, "coco_panoptic_r50", R50, panoptic=True)

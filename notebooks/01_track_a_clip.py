@@ -32,8 +32,9 @@ from cavis import OnlinePredictor, load_model, open_video, write_film, write_res
 from cavis.analysis import fast
 
 DRAWN = Path(cavis.__file__).parent / "assets" / "examples" / "crossing.mp4"
-CLIP = DRAWN  # or the path of a clip of your own
-FRAMES = 12 if fast() else 40  # CAVIS_FAST=1 makes everything small
+CLIP = Path(DRAWN)  # or a clip of your own: Path("holiday.mp4")
+FRAMES = 12 if fast() else 40  # the clip is used up to here, or to its end; CAVIS_FAST=1 makes everything small
+LEAST = 0.3  # score of the tracks that are shown
 
 # %% [markdown]
 # ## 1 · Load
@@ -41,12 +42,16 @@ FRAMES = 12 if fast() else 40  # CAVIS_FAST=1 makes everything small
 # A clip is a video file or a folder of frames. A model is a name. Two that come with the package: `lite`, the default, for
 # real clips, and `tiny`, which has only ever seen the *twins' world*, drawn clips of twenty kinds of things. The clip above is
 # a drawn one; with a path of your own there, `lite` takes over. Names of larger models: `cavis zoo`.
+#
+# Only the first `FRAMES` frames are read. `times` says when each of them is shown, in seconds from the first one: a result
+# that is given them can be written as a film of the clip's own pace.
 
 # %%
 with open_video(CLIP) as video:
     frames = [frame for frame, _ in zip(video, range(FRAMES))]
+    times = video.timestamps[: len(frames)]
 model = load_model("tiny" if CLIP == DRAWN else "lite")
-print(f"{len(frames)} frames of {frames[0].shape[1]} x {frames[0].shape[0]} pixels.")
+print(f"{len(frames)} frames of {frames[0].shape[1]} x {frames[0].shape[0]} pixels, the last at {times[-1]:.1f} s.")
 print(f"{model.about.name}: {model.world}")
 
 # %% [markdown]
@@ -57,8 +62,10 @@ print(f"{model.about.name}: {model.world}")
 
 # %%
 predictor = OnlinePredictor(model)
-result = predictor.run(frames)
-sure = result.filter(min_score=0.3)
+result = predictor.run(frames, times)
+sure = result.filter(min_score=LEAST)
+if not sure.tracks:
+    print(f"No track scores {LEAST} or more. Lower LEAST, or take a clip in which things are larger.")
 pd.DataFrame(
     [(track.id, sure.category(track), round(track.score, 3), int(track.visible.sum())) for track in sure.tracks],
     columns=["track", "category", "score", "frames"],
@@ -68,16 +75,16 @@ pd.DataFrame(
 # ## 3 · Look
 #
 # Press **Play**, or drag the slider. Click an object, its name or its lane to bring it out. With the keyboard: arrows,
-# space, 1 to 9, Escape.
+# space, a track's number if it is 9 or less, Escape. The numbers are those of the table.
 
 # %%
-names = [f"{sure.category(track)} {track.id}" for track in sure.tracks]
 player = TrackPlayer(
     frames,
     [track.masks for track in sure.tracks],
-    names=names,
+    names=[sure.category(track) for track in sure.tracks],
+    numbers=[track.id for track in sure.tracks],
     title=CLIP.stem,
-    note=f"{model.about.name} · tracks of score 0.3 or more · cavis {cavis.__version__}",
+    note=f"{model.about.name} · tracks of score {LEAST} or more · cavis {cavis.__version__}",
 )
 player
 
@@ -86,22 +93,25 @@ player
 # notebook 04 looks into.
 
 # %%
-best = sure.tracks[0]
-print(f"{sure.category(best)} {best.id}: {len(best.masks)} masks, boxes {best.boxes.shape}, ", end="")
-print(f"core embeddings {best.core.shape}, context-aware embeddings {best.context_aware.shape}")
+best = sure.tracks[0] if sure.tracks else None
+if best is not None:
+    print(f"{sure.category(best)} {best.id}: {len(best.masks)} masks, boxes {best.boxes.shape}, ", end="")
+    print(f"core embeddings {best.core.shape}, context-aware embeddings {best.context_aware.shape}")
 
 # %% [markdown]
 # ## 4 · Keep
 #
 # A film with the tracks drawn in, a results list in the form of YouTube-VIS, a table, and the picture above, which needs
-# no kernel. The command line does the same: `cavis track clip.mp4 --out folder`.
+# no kernel. The film shows the tracks that you see here; list and table have all of them, with their scores. The command
+# line writes the same film, list and table, of a whole clip: `cavis track clip.mp4 --out folder` (with `--model tiny` for
+# the drawn one).
 
 # %%
 folder = Path(os.environ.get("CAVIS_RUNS", "runs")) / "01_track_a_clip"
 folder.mkdir(parents=True, exist_ok=True)
 write_film(folder / "tracked.mp4", frames, sure)
-write_results(folder / "results.json", sure, 10)
-write_tracks(folder / "tracks.csv", sure)
+write_results(folder / "results.json", result, predictor.top_k)
+write_tracks(folder / "tracks.csv", result)
 player.save(folder / "player.svg")
 for file in sorted(folder.iterdir()):
     print(f"{file}  {file.stat().st_size / 1000:.0f} kB")
@@ -117,7 +127,7 @@ player.still()
 predictor = OnlinePredictor(model)
 with open_video(CLIP) as video:
     for t, frame in zip(range(FRAMES), video):
-        now = predictor.step(frame).filter(min_score=0.3)
+        now = predictor.step(frame).filter(min_score=LEAST)
         seen = [f"{now.category(track)} {track.id}" for track in now.tracks if track.visible.any()]
         print(f"frame {t:2}: {', '.join(seen)}")
 

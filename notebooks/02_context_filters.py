@@ -76,7 +76,8 @@ def made(how):
 
 # %%
 easy = TwinsConfig(through=1.0, hidden_crossings=0.0, singles=(0, 0), obstacles=(0, 0), camera_motion=(0.0, 0.4))
-view = view_clip(ready, TwinsClip(clip_seed(1, 1), easy), range(2, 24, 5))
+viewed = range(2, 24, 5)  # these frames of the clip; below they are called 0 to 4
+view = view_clip(ready, TwinsClip(clip_seed(1, 1), easy), viewed)
 print("twins:", *(f"{view.names[a]} and {view.names[b]}" for a, b in view.twins), sep="\n  ")
 
 # %% [markdown]
@@ -104,8 +105,8 @@ lab
 #
 # ### The same with numbers
 #
-# Given the Laplacian and the averaged features (here: of frame 3 and the first object), two lines of numpy finish Eq. 6,
-# and the model's own code gives the same.
+# Given the Laplacian and the averaged features (here: of frame 3, as on the slider, and the first object), two lines of
+# numpy finish Eq. 6, and the model's own code gives the same.
 
 # %%
 now = filter_steps(view, 3, 0, "per_channel", 9)
@@ -131,7 +132,7 @@ for kind, title in (("per_channel", "paper"), ("channel_sum", "released code")):
 figure.update_layout(
     title={
         "text": f"Context of {view.names[first]}, each scaled to its largest channel",
-        "subtitle": {"text": made("seed 1, clip 1, the easy world, frame 3, filter 9")},
+        "subtitle": {"text": made(f"seed 1, clip 1, the easy world, frame {viewed[3]} of the clip, filter 9")},
     },
     xaxis_title="channel",
     yaxis_title="value",
@@ -211,6 +212,9 @@ figure.show()
 # %% [markdown]
 # ## What the paper claims, what we measured, what differs
 #
+# All numbers of the last column are those that the cells above print in full (without `CAVIS_FAST`); the project's
+# `docs/experiments.md` keeps them, too.
+#
 # | | the paper (OVIS, ResNet-50) | here (twins' world, `tiny`) |
 # |---|---|---|
 # | size of the filter, Table 3 b | AP 27.3, 28.3, 28.7, **29.5**, 28.9 for 3, 5, 7, 9, 11: "excessively large receptive fields … homogenizing the context features" | yes: the larger the box, the more alike are all contexts (8 clips, sizes 3, 9, 15): of companions 0.37, 0.58, 0.76, even of others 0.33, 0.50, 0.65; of twins, who look alike anyway, 0.75, 0.76, 0.80. But smaller would be better by this measure, not 9 |
@@ -220,9 +224,10 @@ figure.show()
 #
 # **A warning that comes out of this.** *Place alone* is right as often as any filter. So these contexts need not have
 # looked at the surroundings at all: where an object is would be enough, and the network's features do tell where.
-# In each of the eight clips, place, core features and averages of 3, 9 and 15 are right equally often after 12 frames; so
-# probably all of them fail on the twins that changed sides (nobody has looked pair by pair). Whether a context *can* tell
-# twins apart where their place cannot, only a test in which they change places can show.
+# In each of the eight clips, place, core features and averages of 3, 9 and 15 are right equally often after 12 frames
+# (clip by clip in `docs/experiments.md`); so probably all of them fail on the twins that changed sides (nobody has looked
+# pair by pair). Whether a context *can* tell twins apart where their place cannot, only a test in which they change places
+# can show.
 #
 # **Is the companion in the context at all?** Twins' contexts are more alike than those of companions: of what Eq. 6 averages
 # about half is the object itself, and twins look the same. We once asked which of 20 kinds a twin's companion is, and let

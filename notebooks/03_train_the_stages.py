@@ -54,7 +54,9 @@ NOBODY_CLICKS = FAST and "CAVIS_STEPS" not in os.environ  # when the notebooks a
 #
 # - **the losses** fall: *class* (what is it?), *mask* and *dice* (where is it; dice is overlap), *context* (Eq. 8: the same object alike
 #   in two frames, different ones apart) and *prototype* (Eq. 11: the same for the features inside of the masks).
-#   *auxiliary* is the sum of the same losses on the earlier layers. The axis is logarithmic.
+#   *context cosine* and *prototype cosine* ask for the same once more, as cosines: 1 for one object, 0 for two. They come
+#   from the released code. *auxiliary* is the sum of *class*, *mask* and *dice* of the earlier layers. The axis is
+#   logarithmic.
 # - **the predictions** on one fixed clip get better. The first row shows what is really there.
 # - **what moves**: in this stage everything does.
 
@@ -75,8 +77,10 @@ if NOBODY_CLICKS:
 # %% [markdown]
 # ## Stage 2: the tracker
 #
-# Now the segmenter is **frozen**: look at the table, its parts do not move at all. Only the tracker learns. Masks are
-# there from the first step on, for the segmenter is trained; what is missing is that an object *keeps its number and
+# Now the segmenter is **frozen**: look at the table, its parts do not move at all. Only the tracker learns. It is that of
+# `tiny`, four tenths of it random now, and what you see are its own classes and masks, not the segmenter's: it has heads of
+# its own, which are roughened, too. So at first nothing is drawn, for no track reaches a score of 0.4, although the
+# segmenter beneath it still finds the objects. Two things have to come back: masks, and that an object *keeps its number and
 # colour* from frame to frame.
 
 # %%
@@ -92,8 +96,10 @@ if NOBODY_CLICKS:
 # %% [markdown]
 # ## Stage 3: the refiner
 #
-# The refiner is that of `tiny_refiner`, four tenths of it random now. It gets the tracks of the *whole* clip and may correct them, knowing the end
-# already. The tracker's class and mask heads are copied to it, so it begins with something to say.
+# The refiner is that of `tiny_refiner`, four tenths of it random now, its class and mask heads like the rest; the tracker
+# is whole again, and frozen. The refiner gets the tracks of the *whole* clip and may correct them, knowing the end already.
+# A refiner that has never been trained begins with copies of the tracker's heads and repeats what the tracker says; this
+# one has been, so nothing is copied here, and its masks are torn at first.
 
 # %%
 refiner = Lesson(stage="refiner", folder=RUNS / "refiner", steps=STEPS)
@@ -112,7 +118,7 @@ if NOBODY_CLICKS:
 # |---|---|---|
 # | stages | three, each starting from the one before, the rest frozen (Sec. 4.3) | the same; the table in each panel is measured, not asserted |
 # | length | 40 000 to 160 000 steps a stage, on 8 GPUs | `tiny` itself: 12 060 steps of the segmenter, 400 of the tracker, on one or two CPU cores; a lesson: 100 |
-# | losses | Eq. 2, 8, 11, 12, 13 | the same, and the released code's auxiliary cosine terms, which the paper does not mention |
+# | losses | Eq. 2, 8, 11, 12, 13 | the same but for four things (`docs/deviations.md` of the project). The prototypes of Eq. 11 are made from true masks, not predicted ones. An object that is absent from a frame is left out there; Eq. 3 and 13 sum over all objects in all frames. Tracker and refiner are told which slot learns which object by the stage before them until half-time, by their own predictions only then. And the released code's cosine terms are added, which the paper does not mention |
 # | result | AP on OVIS and others | AP 0.404 for `tiny`, 0.430 for `tiny_refiner` on the twins' world; a lesson's model is only there to be watched |
 #
 # Losses go up and down from step to step because every step sees other clips. That is not an error; look at the trend.

@@ -5,7 +5,7 @@ const AHEAD = 3; // frames asked for before they are needed
 const KEPT = 240; // frames kept here
 const KEYS =
   "Left and right go a frame back and on, Home and End to the first and last, Space plays, " +
-  "1 to 9 choose a track, Escape chooses none.";
+  "0 to 9 choose the track of that number, Escape chooses none.";
 
 export default { render };
 
@@ -162,12 +162,12 @@ function render({ model, el }) {
       picture.data[4 * p + 3] = 255;
     }
     context.putImageData(picture, 0, 0);
-    ordinals(context, labels, width, height);
+    inscribe(context, labels, width, height);
     view.root.dataset.shown = String(now());
   }
 
   // Each track's number on the pixel of it that is nearest to the middle of all of them: colours come again.
-  function ordinals(context, labels, width, height) {
+  function inscribe(context, labels, width, height) {
     const sums = tracks.map(() => ({ count: 0, x: 0, y: 0, least: Infinity, at: 0 }));
     for (let p = 0; p < width * height; p++) {
       if (!labels[p]) continue;
@@ -189,8 +189,8 @@ function render({ model, el }) {
     sums.forEach(({ count, at }, n) => {
       if (!count || (chosen.size && !chosen.has(n))) return;
       const place = [(at % width) + 0.5, Math.floor(at / width) + 0.5];
-      context.strokeText(n + 1, ...place);
-      context.fillText(n + 1, ...place);
+      context.strokeText(tracks[n].number, ...place);
+      context.fillText(tracks[n].number, ...place);
     });
   }
 
@@ -201,8 +201,8 @@ function render({ model, el }) {
     tracks.forEach((track, n) => {
       const button = element("button", "");
       button.type = "button";
-      button.title = `Select ${track.name}`;
-      button.append(swatch(track), element("small", "", String(n + 1)), element("span", "", track.name));
+      button.title = `Select ${track.number}, ${track.name}`;
+      button.append(swatch(track), element("small", "", String(track.number)), element("span", "", track.name));
       button.onclick = () => {
         toggle(n);
         const first = visible.subarray(n * length(), (n + 1) * length()).indexOf(1);
@@ -210,8 +210,9 @@ function render({ model, el }) {
       };
       const lane = element("canvas", "cavis-lane");
       lane.setAttribute("role", "img");
-      lane.setAttribute("aria-label", `${track.name} is visible in ${described(n)}`);
+      lane.setAttribute("aria-label", `${track.number}, ${track.name}, is visible in ${described(n)}`);
       lane.onpointerdown = (event) => {
+        select(n); // also a second time: whoever goes through a lane keeps its track
         const box = lane.getBoundingClientRect();
         seek(Math.floor(((event.clientX - box.left) / box.width) * length()));
       };
@@ -278,7 +279,9 @@ function render({ model, el }) {
       Escape: () => select(null),
     };
     if (!onButton) actions[" "] = () => play(!timer);
-    for (let n = 0; n < Math.min(9, tracks.length); n++) actions[n + 1] = () => toggle(n);
+    tracks.forEach(({ number }, n) => {
+      if (number >= 0 && number <= 9) actions[number] = () => toggle(n);
+    });
     const action = actions[event.key];
     if (!action) return;
     event.preventDefault();

@@ -19,14 +19,15 @@ _STILL_WIDTH, _LANE, _NAMES = 420, 20, 110
 class TrackPlayer(View):
     """A player of frames and tracks; choosing a track selects its rows, and selected rows bring out their tracks.
 
-    Each track has its number, from 1 on, in the picture and beside its name: colours come again after the seventh.
+    Each track has its number in the picture and beside its name: colours come again after the seventh.
 
     ``frames``: T pictures [H, W, 3] of uint8, an array or anything with a length that gives one by its number; they are
     asked for one at a time. ``masks``, as large as the frames: label maps [T, H, W] of whole numbers (0 nothing, n the
     n-th track), which are not copied, or for each of the N tracks T run-length masks (with ``height``, ``width``,
     ``counts``) or None where it is not visible; of overlapping ones the first track lies on top. ``names`` [N];
-    ``groups`` [N]: tracks of one group have one colour; ``rows`` [N, T]: the number of the row each track has in each
-    frame, -1 for none; by default T n + t where it is visible. ``frame``: the one that is shown.
+    ``numbers`` [N]: the tracks' own, no two alike, 1 to N by default; keys 0 to 9 choose by them; ``groups`` [N]:
+    tracks of one group have one colour; ``rows`` [N, T]: the number of the row each track has in each frame, -1 for
+    none; by default T n + t where it is visible. ``frame``: the one that is shown.
 
     Example::
 
@@ -52,6 +53,7 @@ class TrackPlayer(View):
         masks: Any = None,
         *,
         names: Sequence[str] | None = None,
+        numbers: Any = None,
         groups: Any = None,
         rows: Any = None,
         **traits: Any,
@@ -64,22 +66,19 @@ class TrackPlayer(View):
         self._frames, self._masks = frames, _Masks(masks, len(frames), self._full)
         self._step = -(-max(height, width) // _LARGEST_SIDE)
         count, length = self._masks.visible.shape
-        labels = [f"track {n + 1}" for n in range(count)] if names is None else texts(names, count, "names of tracks")
+        own = _numbers(numbers, count)
+        labels = [f"track {n}" for n in own] if names is None else texts(names, count, "names of tracks")
         places = np.arange(count) if groups is None else whole_numbers(groups, count, "groups")
-        own = np.arange(count * length).reshape(count, length)
-        numbers = np.where(self._masks.visible, own, -1) if rows is None else as_array(rows, "rows [N, T]")
-        if numbers.shape != (count, length) or numbers.dtype.kind not in "iu":
-            raise ValueError(f"expected rows as whole numbers [{count}, {length}], got {numbers.dtype} {numbers.shape}")
-        if numbers.max(initial=0) >= 2**31:
-            raise ValueError(f"expected rows below {2**31:,}, got {numbers.max():,}")
+        at = _row_numbers(rows, self._masks.visible)
         small = (-(-height // self._step), -(-width // self._step))
         super().__init__(length=length, **traits)
         self._size = list(small)
         self._tracks = [
-            {"name": name, **mark(int(group))._asdict()} for name, group in zip(labels, places, strict=True)
+            {"number": number, "name": name, **mark(int(group))._asdict()}
+            for number, name, group in zip(own, labels, places, strict=True)
         ]
         self._visible = self._masks.visible.astype(np.uint8).tobytes()
-        self._rows = numbers.astype("<i4").tobytes()
+        self._rows = at.astype("<i4").tobytes()
         self._answer("frame", self._picture)
 
     @traitlets.validate("frame")
@@ -102,7 +101,8 @@ class TrackPlayer(View):
         chosen = self.selected or list(range(len(self._tracks)))
         opacity = np.array([0.0, *(0.45 if n in chosen else 0.08 for n in range(len(self._tracks)))])
         parts = [image(_overlaid(pixels, labels, colours, opacity), 8, 0, _STILL_WIDTH - 16, height)]
-        parts += _places(labels, 8, 0, (_STILL_WIDTH - 16) / pixels.shape[1])
+        numbers = [track["number"] for track in self._tracks]
+        parts += _written(numbers, labels, 8, 0, (_STILL_WIDTH - 16) / pixels.shape[1])
         parts += self._lanes(height + 8)
         full = height + 8 + _LANE * len(self._tracks) + 16
         return Still(_STILL_WIDTH, full, parts, title=self.title, note=self.note)
@@ -113,7 +113,7 @@ class TrackPlayer(View):
         for n, (track, visible) in enumerate(zip(self._tracks, self._masks.visible, strict=True)):
             y = top + _LANE * n
             one = mark(0)._replace(colour=track["colour"], shape=track["shape"])
-            parts += [shape_at(one, 18, y + 9), label(28, y + 13, f"{n + 1} · {track['name']}"[:18], 11)]
+            parts += [shape_at(one, 18, y + 9), label(28, y + 13, f"{track['number']} · {track['name']}"[:18], 11)]
             edges = np.flatnonzero(np.diff(np.concatenate([[0], visible.astype(np.int8), [0]])))
             faint = 0.3 if chosen and n not in chosen else 1
             for first, after in edges.reshape(-1, 2):
@@ -140,6 +140,28 @@ class TrackPlayer(View):
         labels = self._masks.labels(t)
         step = self._step
         return np.ascontiguousarray(pixels[::step, ::step]), np.ascontiguousarray(labels[::step, ::step])
+
+
+def _numbers(numbers: Any, count: int) -> list[int]:
+    """The tracks' numbers, 1 to N if none are given."""
+    if numbers is None:
+        return list(range(1, count + 1))
+    own = whole_numbers(numbers, count, "numbers of tracks").tolist()
+    if len(set(own)) < count:
+        raise ValueError(f"expected {count} different numbers of tracks, got {len(set(own))}")
+    return own
+
+
+def _row_numbers(rows: Any, visible: np.ndarray) -> np.ndarray:
+    """The row of each track in each frame; if none are given, counted track by track where it is visible."""
+    if rows is None:
+        return np.where(visible, np.arange(visible.size).reshape(visible.shape), -1)
+    at, (count, length) = as_array(rows, "rows [N, T]"), visible.shape
+    if at.shape != (count, length) or at.dtype.kind not in "iu":
+        raise ValueError(f"expected rows as whole numbers [{count}, {length}], got {at.dtype} {at.shape}")
+    if at.max(initial=0) >= 2**31:
+        raise ValueError(f"expected rows below {2**31:,}, got {at.max():,}")
+    return at
 
 
 class _Masks:
@@ -224,12 +246,12 @@ def _overlaid(pixels: np.ndarray, labels: np.ndarray, colours: np.ndarray, share
     return (pixels * (1 - opacity[..., None]) + colours[labels] * opacity[..., None]).astype(np.uint8)
 
 
-def _places(labels: np.ndarray, left: float, top: float, scale: float) -> list[str]:
+def _written(numbers: Sequence[int], labels: np.ndarray, left: float, top: float, scale: float) -> list[str]:
     """The number of each track, on the pixel of it that is nearest to the middle of all of them."""
     parts = []
     for n in np.unique(labels[labels > 0]).tolist():
         seen = np.argwhere(labels == n)
         y, x = seen[np.square(seen - seen.mean(axis=0)).sum(axis=1).argmin()]
-        text = label(left + scale * (x + 0.5), top + scale * (y + 0.5) + 4, str(n), 11, "middle", PAPER)
+        text = label(left + scale * (x + 0.5), top + scale * (y + 0.5) + 4, str(numbers[n - 1]), 11, "middle", PAPER)
         parts.append(text.replace("<text", f'<text paint-order="stroke" stroke="{INK}" stroke-width="3"', 1))
     return parts

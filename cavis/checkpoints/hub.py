@@ -1,6 +1,7 @@
 """From a name or a path to a model that is ready to run."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 
 from cavis.checkpoints import zoo
 from cavis.checkpoints.files import CheckpointError, ModelFile, load_weights, read_model_file
-from cavis.config import InferenceConfig
+from cavis.config import InferenceConfig, ModelConfig
 from cavis.model import Cavis, build_model, fold_norms
 from cavis.presets import DEFAULT_MODEL, get_preset
 
@@ -29,6 +30,14 @@ class ReadyModel:
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
+
+
+@dataclass(frozen=True)
+class Running:
+    """What decides how the weights of a file are run."""
+
+    model: ModelConfig
+    inference: InferenceConfig
 
 
 def bundled_models() -> tuple[str, ...]:
@@ -61,10 +70,13 @@ def find_model(name: str) -> Path:
     raise CheckpointError(f"expected a model such as {names}, or the path of a .safetensors file; got {name!r}")
 
 
-def load_model(name: str = DEFAULT_MODEL, device: str = "auto") -> ReadyModel:
+def load_model(
+    name: str = DEFAULT_MODEL, device: str = "auto", change: Callable[[Running], Running] | None = None
+) -> ReadyModel:
     """Load a model in evaluation mode: a bundled name, a published one (see ``cavis zoo``), or the path of a file.
 
-    Batch norms are folded into the convolutions before them, so the model runs but is not one to train on.
+    ``change`` may have it run in another way, such as under another reading; a CheckpointError where the weights do not
+    fit that. Batch norms are folded into the convolutions before them, so the model runs but is not one to train on.
     """
     path = find_model(name)
     about, state = read_model_file(path)
@@ -73,13 +85,16 @@ def load_model(name: str = DEFAULT_MODEL, device: str = "auto") -> ReadyModel:
             f"expected a model to run, but {path} is a starting point for training: it lacks {len(about.missing)} "
             f"entries, such as {about.missing[0]}"
         )
-    preset = get_preset(about.preset)
+    running = Running(about.config, get_preset(about.preset).inference)
+    if change is not None:
+        running = change(running)
+        about = replace(about, config=running.model)
     model = build_model(about.config, about.stage)
     load_weights(model, state, str(path))
     model.eval().requires_grad_(False)
     fold_norms(model.segmenter.backbone)
     model.to(best_device() if device == "auto" else device)
-    return ReadyModel(model, about, preset.inference, _world(about))
+    return ReadyModel(model, about, running.inference, _world(about))
 
 
 def _world(about: ModelFile) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cavis.cli.settings import Settings
 from cavis.cli.shared import Device, Model, Overwrite, SkipFaulty, load, progress_bar, tell_left_out
 from cavis.presets import LABORATORY_MODEL
 
@@ -33,6 +34,7 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="train, valid or test.", show_default=False)] = None,
     skip_faulty: SkipFaulty = False,
     top_k: Annotated[int | None, typer.Option(help="Predictions a video.", min=1, show_default=False)] = None,
+    settings: Settings = [],  # noqa: B006
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
@@ -41,7 +43,8 @@ def evaluate(
     Instances: AP, AR, ABO, HOTA, IDF1 and a report; VIPSeg: VPQ and STQ; VSPW: mIoU. Pictures are short videos. Writes
     OUT/metrics.json (fractions) and the results in the form of the data set's server, and prints a table. What is found
     in a video is kept in OUT/videos: the same command goes on where it was stopped. Under torchrun or accelerate launch
-    the processes share the videos.
+    the processes share the videos. --set runs the same weights in another way (as in cavis/config.py:
+    model.reading.alignment=none, inference.top_k=20).
 
     Example: cavis evaluate validation --model tiny --out scores
     """
@@ -51,11 +54,11 @@ def evaluate(
 
     share = Share.from_environment(os.environ)
     dataset = open_dataset(folder, split, None if form is None else form.value, skip_faulty=skip_faulty)
-    ready = load(model, _own_device(device))
+    ready = load(model, _own_device(device), settings)
     dataset = in_words_of(dataset, ready)
     task = task_for(dataset, ready, out, top_k)
     prepare(out, task, share, overwrite)
-    about = identity(dataset, ready, file_digest(find_model(model)), top_k)
+    about = identity(dataset, ready, file_digest(find_model(model)), top_k, settings)
     results = ResultFolder(out, about, [video.id for video in dataset.videos])
     with progress_bar() as bar:
         row = bar.add_task("evaluate", total=None)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cavis.cli.settings import with_settings
+
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
@@ -24,12 +26,12 @@ Model = Annotated[
 ]
 
 
-def load(model: str, device: str) -> "ReadyModel":
-    """Load a model; a published one that is not here yet is brought first."""
+def load(model: str, device: str, settings: Sequence[str] = ()) -> "ReadyModel":
+    """Load a model, to be run with ``settings``; a published one that is not here yet is brought first."""
     from cavis.checkpoints.hub import load_model
 
     bring(model)
-    return load_model(model, device)
+    return load_model(model, device, lambda running: with_settings(running, settings, ("model", "inference")))
 
 
 def bring(model: str) -> None:

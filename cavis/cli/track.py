@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cavis.cli.settings import Settings
 from cavis.cli.shared import Device, Model, Overwrite, load, progress_bar
 from cavis.presets import DEFAULT_MODEL
 
@@ -31,6 +32,7 @@ def track(
     stride: Annotated[int, typer.Option(help="Take every n-th frame.", min=1)] = 1,
     min_score: Annotated[float, typer.Option(help="Draw tracks that score at least this.", min=0, max=1)] = 0.3,
     top_k: Annotated[int | None, typer.Option(help="How many predictions to keep.", min=1, show_default=False)] = None,
+    settings: Settings = [],  # noqa: B006
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
@@ -51,7 +53,7 @@ def track(
     folders = {name: out / name if clip != path else out for name, path in clips.items()}
     for folder in folders.values():
         require_free(folder, [FILM], overwrite)
-    ready = cache(lambda: with_task(load(model, device), task))  # after the first clip was opened: it can be large
+    ready = cache(lambda: with_task(load(model, device, settings), task))  # once a clip was opened: it can be large
     unreadable = []
     for name, path in clips.items():
         try:

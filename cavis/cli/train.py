@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cavis.cli.settings import Settings
 from cavis.cli.shared import Device, SkipFaulty
 from cavis.cli.train_run import INTERRUPTED, Changes, How, train_own, train_stage
 
@@ -28,6 +29,9 @@ class PrecisionName(StrEnum):
     FP16 = "fp16"
 
 
+Stage = Annotated[
+    StageName | None, typer.Option(help="segmenter first, then tracker, then refiner.", show_default=False)
+]
 PresetName = Annotated[str, typer.Option(help="Which model and schedule; `cavis info` lists them.")]
 Seed = Annotated[int, typer.Option(help="What initial weights, clips and sampled points are drawn from.", min=0)]
 Data = Annotated[
@@ -81,9 +85,7 @@ Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Also write the
 
 def train(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and log.", show_default=False)],
-    stage: Annotated[
-        StageName | None, typer.Option(help="segmenter first, then tracker, then refiner.", show_default=False)
-    ] = None,
+    stage: Stage = None,
     preset: PresetName = "tiny",
     data: Data = ["twins"],  # noqa: B006 (typer copies it)
     share: Shares = [],  # noqa: B006
@@ -96,6 +98,7 @@ def train(
     frames: Frames = None,
     learning_rate: LearningRate = None,
     ema_decay: EmaDecay = None,
+    settings: Settings = [],  # noqa: B006
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 200,
@@ -110,7 +113,8 @@ def train(
     tensorboard/. Ctrl-C stops after the step it is in and leaves a checkpoint. With --from the segmenter and the
     tracker learn one after the other, in OUT/segmenter and OUT/tracker, 500 steps each; categories and sizes are those
     of the data set, and OUT/held_out.json is the share of it that was kept to measure with. Under torchrun or
-    accelerate launch the processes share the clips of each step. Numbers that are not said are the preset's.
+    accelerate launch the processes share the clips of each step. What is not said is the preset's; --set changes it by
+    name (model.reading=paper, loss.prototype_weight=0), and the model's file keeps the reading.
 
     Example: cavis train --stage segmenter --out runs/seg && cavis train --stage tracker --start-from
     runs/seg/model.safetensors --out runs/track
@@ -126,6 +130,7 @@ def train(
         seed=seed,
         resume=resume,
         checkpoint_every=checkpoint_every,
+        settings=tuple(settings),
         changes=Changes(clips_per_step=clips_per_step, frames=frames, learning_rate=learning_rate, ema_decay=ema_decay),
         precision=None if precision is None else precision.value,
         recompute=recompute,

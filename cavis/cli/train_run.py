@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from cavis.cli.settings import with_settings
 from cavis.cli.shared import bring, progress_bar, tell_left_out
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class How:
     seed: int
     resume: bool
     checkpoint_every: int
+    settings: tuple[str, ...]
     changes: Changes
     precision: Literal["fp32", "bf16", "fp16"] | None
     recompute: bool
@@ -82,6 +84,10 @@ class How:
 
         return join(self.device)
 
+    def plan(self, preset: "Preset") -> "Preset":
+        """The preset as the command has it."""
+        return with_settings(preset, self.settings, ("model", "loss", "rules", "segmenter", "tracker", "refiner"))
+
     def run(self, plan: "Preset", stage: "Stage", schedule: "StageConfig", folder: Path) -> "Run":
         """The run of one stage."""
         from cavis.training.loop import Run
@@ -105,11 +111,11 @@ def train_stage(preset: str, stage: "Stage", steps: int | None, out: Path, start
     from cavis.presets import get_preset
     from cavis.training.start import clip_source, mixed, require_start, schedule_of
 
-    plan = get_preset(preset)
+    plan = how.plan(get_preset(preset))
     schedule = schedule_of(plan, stage, steps)
     begun = (out / LATEST).exists()
     if not begun:
-        require_start(stage, start_from)
+        require_start(plan, stage, start_from)
     _check_begun(out, begun=begun, resume=how.resume, what=LATEST)
     start = None if begun or start_from is None else _found(start_from, how.processes)
     sources = [
@@ -145,7 +151,7 @@ def train_own(own: str, out: Path, steps: int | None, share: float | None, how: 
     data = open_own(how.data, share, how.seed, skip_faulty=how.skip_faulty)
     tell_left_out(data.left_out)
     clips = data.source(how.shares)
-    plan = own_preset(read_model_file(source)[0], data.names, steps)
+    plan = how.plan(own_preset(read_model_file(source)[0], data.names, steps))
     processes.wait()  # until all have looked
     if processes.main:
         keep_held_out(data, out / HELD_OUT, begun=begun)

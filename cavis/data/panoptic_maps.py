@@ -106,14 +106,15 @@ class MappedDataset:
 def read_map(path: Path, coding: Coding, video: Frames, frame: int) -> Int32[np.ndarray, "H W"]:
     """Read the segment ids of a frame; a ValueError if the file is missing, broken or of another size."""
     if coding == "labels":
-        values = _labels(path, video, frame).astype(np.int32)
+        values = read_labels(path, video, frame).astype(np.int32)
         values[values == 255] = VOID
         return values
     colours = np.asarray(read_picture(path, "RGB", video, frame)).astype(np.int32)
     return colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]
 
 
-def _labels(path: Path, video: Frames, frame: int) -> UInt8[np.ndarray, "H W"]:
+def read_labels(path: Path, video: Frames, frame: int) -> UInt8[np.ndarray, "H W"]:
+    """Read a picture of labels as it is; errors as for :func:`read_map`."""
     values = np.asarray(read_picture(path, "", video, frame))
     values = values if values.ndim == 2 else values[..., 0]
     return values.astype(np.uint8)

@@ -7,7 +7,8 @@
         data/<video>/mask/<frame>.png
         train.txt, val.txt, test.txt        (names of videos, one a line)
 
-A mask's values are 1 ... 124, VIPSeg's category ids + 1; 0 and 255 are void. All pixels of a class are one object.
+Category ids are those of VIPSeg, 0 ... 123, as the authors' VSPW_baseline writes them into its results. A mask's values
+are the ids + 1; 0 and 255 are void. All pixels of a class are one object, whose segment id is the mask's value.
 """
 
 from collections.abc import Iterable
@@ -55,7 +56,7 @@ def read_vspw(faults: Faults) -> MappedDataset:
         images=root,
         maps=root,
         names=VSPW,
-        category_ids=tuple(number + 1 for number in VIPSEG_IDS),
+        category_ids=VIPSEG_IDS,
         things=len(VIPSEG_THING_IDS),
         coding="labels",
         videos=tuple(videos),

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,18 +44,9 @@ def write_files(job: Job, view: View) -> Files:
     result = view.of(job)
     with job.writing("files") as folder:
         files = Files(folder / "results.json", folder / "tracks.csv")
-        write_results(files.results, _one_label(result), top_k=max(1, len(result.tracks)))
+        write_results(files.results, result, top_k=None)
         write_tracks(files.tracks, result)
     return files
-
-
-def _one_label(result: VideoResult) -> VideoResult:
-    """Only each track's best class, so that the file tells what the page shows."""
-    tracks = tuple(
-        replace(track, class_scores=np.where(np.arange(len(track.class_scores)) == track.label, track.class_scores, 0))
-        for track in result.tracks
-    )
-    return replace(result, tracks=tracks)
 
 
 def save_result(path: Path, result: VideoResult) -> None:

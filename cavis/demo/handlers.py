@@ -141,16 +141,15 @@ class Handlers:
         return {self._parts.choose_note: self._described(job)} | self._judge_unless_running(job, self._part(*part))
 
     def _described(self, job: Job) -> str:
-        """What the clip is, and what the model thinks of it."""
+        """What the clip is, and a warning where the model was not made for it."""
         assert job.info is not None
         text = " ".join([describe(job.info) + ".", *job.info.notes])
         if job.example:
             return words.note(f"{job.example}: {text}")
         with suppress(ModelError):
             offer = self._tracker.models.offer(job.model)
-            text += f" The model “{offer.name}” says: {offer.world}" if offer.world else ""
             if not offer.for_real_clips:
-                return words.note(f"{text} Expect little of it on real clips.", "warning")
+                return words.note(f"{text} Expect little of “{offer.name}” on real clips.", "warning")
         return words.note(text)
 
     def _chosen(self, job: Job) -> Updates:

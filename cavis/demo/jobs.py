@@ -212,11 +212,13 @@ class JobStore:
             self.drop(key)
 
     def sweep(self) -> None:
-        """Forget what was not used for too long."""
-        oldest = time.monotonic() - self.limits.keep_seconds
+        """Forget what was not used for too long; who waits in line is given the time until it is their turn."""
+        now, keep = time.monotonic(), self.limits.keep_seconds
         with self._lock:
-            for key in [key for key, job in self._jobs.items() if job.used < oldest and not job.running]:
-                self.drop(key)
+            for key, job in list(self._jobs.items()):
+                patience = keep + self.limits.longest_wait if job.waiting else keep
+                if now - job.used > patience and not job.running:
+                    self.drop(key)
 
     def close(self) -> None:
         """Forget everything."""

@@ -40,6 +40,11 @@ class DemoLimits:
         return cls(downloads=True, seconds=4 * 3600.0) if host in _AT_HOME else cls()
 
     @property
+    def longest_wait(self) -> float:
+        """Seconds until it is the turn of the last in line, when all before take as long as they may."""
+        return self.waiting * self.seconds
+
+    @property
     def video(self) -> Limits:
         """The same for :func:`cavis.video.sanitize`: a tenth more frames, as uneven clips are hard to count ahead."""
         return Limits(bytes=self.megabytes * 1_000_000, frames=self.frames + self.frames // 10)

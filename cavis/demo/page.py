@@ -58,7 +58,7 @@ def build_page(tracker: Tracker, store: JobStore, shelf: Shelf) -> gr.Blocks:
         gr.HTML(words.HEADER)
         model = _model(tracker.models)
         choose, cards = _choose(limits, shelf)
-        job = gr.State(None, time_to_live=limits.keep_seconds)
+        job = gr.State(None, time_to_live=limits.keep_seconds + limits.longest_wait)
         parts = Parts(**model, **choose, **_part(), **_results(), **_about(tracker.models), job=job)
         handlers = Handlers(tracker, store, shelf, parts)
         _connect_models(page, ModelHandlers(tracker.models, handlers, parts), parts)

@@ -132,7 +132,7 @@ def evaluate_panoptic(
 
 
 def panoptic_json(metrics: PanopticMetrics) -> dict[str, float]:
-    """The headline numbers, as fractions."""
+    """The headline numbers, as fractions; nan where there is nothing to measure."""
     windows = {f"VPQ{window.frames}": window.all.pq for window in metrics.vpq.windows}
     headline = {"VPQ": metrics.vpq.vpq, "VPQ_things": metrics.vpq.vpq_things, "VPQ_stuff": metrics.vpq.vpq_stuff}
     return headline | windows | {"STQ": metrics.stq.stq, "AQ": metrics.stq.aq, "SQ": metrics.stq.sq}

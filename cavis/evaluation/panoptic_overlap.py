@@ -2,8 +2,8 @@
 
 Every panoptic measure here is computed from these counts, so the pixels of a frame are looked at once.
 
-Legend: F frames, G annotated and P predicted segments of one video, in the order in which they are first listed;
-G1 = G + 1 and P1 = P + 1, with the void (pixels of no segment) in front.
+Legend: F frames, G annotated and P predicted segments of one video, in the order in which they are first listed (then
+the annotated ones that are listed nowhere); G1 = G + 1 and P1 = P + 1, with the void (pixels of no segment) in front.
 """
 
 from collections.abc import Iterable, Sequence
@@ -65,7 +65,8 @@ class VideoOverlap:
 def measure_overlap(truth: Iterable[PanopticFrame], predicted: Iterable[PanopticFrame]) -> VideoOverlap:
     """Compare the frames of one video, two at a time.
 
-    A ValueError that names the frame (from 0) if the sides differ in length or size, if a pixel's segment is not
+    Annotated pixels may be of segments that their frame does not list, as in the released evaluations. A ValueError
+    that names the frame (from 0) if the sides differ in length or size, if the segment of a predicted pixel is not
     listed, if a segment is listed twice, or if a predicted one is listed without a pixel.
     """
     tables, truth_rows, predicted_rows = [], _Rows(), _Rows()
@@ -74,13 +75,16 @@ def measure_overlap(truth: Iterable[PanopticFrame], predicted: Iterable[Panoptic
             if annotated is None or found is None:
                 longer = "ground truth" if found is None else "prediction"
                 raise ValueError(f"expected both sides to have as many frames, got one of the {longer} only")
-            tables.append(_frame_table(annotated, found, truth_rows, predicted_rows))
+            tables.append(_frame_table(annotated, found))
+            truth_rows.add(annotated.segments)
+            predicted_rows.add(found.segments)
         except ValueError as error:
             raise ValueError(f"frame {t}: {error}") from error
-    shape = (len(tables), len(truth_rows.numbers) + 1, len(predicted_rows.numbers) + 1)
+    places = [(truth_rows.of(table.truth_ids), predicted_rows.of(table.predicted_ids)) for table in tables]
+    shape = (len(tables), len(truth_rows.numbers), len(predicted_rows.numbers))
     shared = np.zeros(shape, dtype=np.int64)
     for t, table in enumerate(tables):
-        shared[t][np.ix_(table.truth_rows, table.predicted_rows)] = table.counts
+        shared[t][np.ix_(*places[t])] = table.counts
     crowd = truth_rows.table(shape[0], lambda segment: segment.iscrowd, 0).astype(bool)
     areas = truth_rows.table(shape[0], lambda segment: ABSENT if segment.area is None else segment.area, 0)
     areas = np.where(areas == ABSENT, shared[:, 1:].sum(2), areas)
@@ -89,37 +93,38 @@ def measure_overlap(truth: Iterable[PanopticFrame], predicted: Iterable[Panoptic
 
 
 class _Rows:
-    """Numbers the segments of one side, and remembers what each frame lists."""
+    """Numbers the segments of one side, the void as 0, and remembers what each frame lists."""
 
     def __init__(self) -> None:
-        self.numbers: dict[int, int] = {}
+        self.numbers: dict[int, int] = {VOID: 0}
         self._frames: list[Sequence[PanopticSegment]] = []
 
-    def add(self, segments: Sequence[PanopticSegment]) -> Int[np.ndarray, "n"]:
-        """The rows of a frame's segments in ascending order of their ids, the void in front."""
+    def add(self, segments: Sequence[PanopticSegment]) -> None:
+        """What the next frame lists."""
         self._frames.append(segments)
         for segment in segments:
             self.numbers.setdefault(segment.id, len(self.numbers))
-        return np.array([0, *(self.numbers[id_] + 1 for id_ in sorted(segment.id for segment in segments))])
+
+    def of(self, ids: Int[np.ndarray, "n"]) -> list[int]:
+        """The rows of segments; one that no frame lists gets the next."""
+        return [self.numbers.setdefault(id_, len(self.numbers)) for id_ in ids.tolist()]
 
     def table(self, frames: int, value, absent: int = ABSENT) -> Int[np.ndarray, "F n"]:
-        """A value of each segment in each frame."""
+        """A value of each segment in each frame, the void left out."""
         result = np.full((frames, len(self.numbers)), absent, dtype=np.int64)
         for t, segments in enumerate(self._frames):
             for segment in segments:
                 result[t, self.numbers[segment.id]] = value(segment)
-        return result
+        return result[:, 1:]
 
 
 class _FrameTable(NamedTuple):
     counts: Int[np.ndarray, "g p"]
-    truth_rows: Int[np.ndarray, "g"]
-    predicted_rows: Int[np.ndarray, "p"]
+    truth_ids: Int[np.ndarray, "g"]
+    predicted_ids: Int[np.ndarray, "p"]
 
 
-def _frame_table(
-    truth: PanopticFrame, predicted: PanopticFrame, truth_rows: _Rows, predicted_rows: _Rows
-) -> _FrameTable:
+def _frame_table(truth: PanopticFrame, predicted: PanopticFrame) -> _FrameTable:
     if truth.ids.shape != predicted.ids.shape:
         expected, got = (f"{side.ids.shape[0]} x {side.ids.shape[1]}" for side in (truth, predicted))
         raise ValueError(f"expected a prediction of {expected} pixels, got {got}")
@@ -130,11 +135,11 @@ def _frame_table(
     unseen = np.flatnonzero(counts.sum(0)[1:] == 0)
     if len(unseen):
         raise ValueError(f"expected a pixel of every predicted segment, got none of segment {p_ids[1 + unseen[0]]}")
-    return _FrameTable(counts, truth_rows.add(truth.segments), predicted_rows.add(predicted.segments))
+    return _FrameTable(counts, g_ids, p_ids)
 
 
 def _places(frame: PanopticFrame, side: str) -> tuple[Int[np.ndarray, "H W"], Int[np.ndarray, "n"]]:
-    """The place of each pixel's segment among the void and the listed ids, which are sorted."""
+    """The place of each pixel's segment among the void, the listed ids, and the annotated ones that are not: sorted."""
     listed = np.array(sorted([VOID, *(segment.id for segment in frame.segments)]), dtype=np.int64)
     if (listed[1:] == listed[:-1]).any() or listed[0] != VOID:
         wrong = listed[1:][listed[1:] == listed[:-1]] if listed[0] == VOID else listed[:1]
@@ -142,10 +147,10 @@ def _places(frame: PanopticFrame, side: str) -> tuple[Int[np.ndarray, "H W"], In
     # Neighbouring pixels mostly belong together, so runs are looked up instead of pixels.
     flat = frame.ids.ravel()
     starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
-    values = flat[starts]
-    places = np.minimum(np.searchsorted(listed, values), len(listed) - 1)
-    strays = values[listed[places] != values]
-    if len(strays):
+    values = flat[starts].astype(np.int64)
+    strays = np.setdiff1d(values, listed)
+    if len(strays) and side == "predicted":
         raise ValueError(f"expected every {side} pixel to belong to a listed segment, got segment {strays[0]}")
+    ids = np.union1d(listed, strays)
     lengths = np.diff(np.append(starts, len(flat)))
-    return np.repeat(places, lengths).reshape(frame.ids.shape), listed
+    return np.repeat(np.searchsorted(ids, values), lengths).reshape(frame.ids.shape), ids

@@ -110,7 +110,7 @@ def category_rows(
 ) -> list[list[str]]:
     """A header, and one row of text for each category; empty where there is nothing to measure."""
     columns = [((*_COVERAGE, *_COVERAGE_SIZES), {row.id: row for row in covered.per_category} if covered else None)]
-    columns += [(_TRACKING, {row.id: row.scores for row in tracking.per_category} if tracking else None)]
+    columns += [(_TRACKING, {row.id: row.scores for row in tracking.per_category if row.objects} if tracking else None)]
     shown = [(names, values) for names, values in columns if values is not None]
     rows = [["id", "name", "objects", *_PRECISION, *(name for names, _ in shown for name in names)]]
     for one in metrics.per_category:
@@ -150,7 +150,8 @@ def _headline(metrics: VisMetrics, covered: Coverage | None, tracking: TrackingM
     if covered:
         rows += [[name, _number(getattr(covered, name))] for name in _COVERAGE]
     if tracking:
-        rows += [[name.replace("_", " "), _number(getattr(tracking.combined, name))] for name in _TRACKING]
+        values = tracking.combined._asdict() if tracking.objects else dict.fromkeys(_TRACKING, -1.0)
+        rows += [[name.replace("_", " "), _number(values[name])] for name in _TRACKING]
     return rows
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -77,15 +77,18 @@ def task_for(dataset: Dataset, ready: ReadyModel, out: Path, top_k: int | None =
     return PanopticTask(dataset, predictor_for(ready).run_panoptic, out)
 
 
-def identity(dataset: Dataset, ready: ReadyModel, weights: str, top_k: int | None = None) -> Identity:
-    """What results depend on; ``weights`` is a digest of the model's file."""
+def identity(
+    dataset: Dataset, ready: ReadyModel, weights: str, top_k: int | None = None, settings: Sequence[str] = ()
+) -> Identity:
+    """What results depend on; ``weights`` is a digest of the model's file, ``settings`` what is changed of it."""
     ids = tuple(dataset.categories) if isinstance(dataset, YtvisDataset) else dataset.category_ids
     videos = [(video.id, video.file_names, video.height, video.width) for video in dataset.videos]
     parts = [ids, dataset.names, videos, *_labelled(dataset)]
     return Identity(
         model=f"{ready.about.name} ({weights})",
         data=f"{dataset.path.name} ({digest(*parts)})",
-        settings=f"{ready.inference}, top_k of this evaluation: {top_k}",
+        settings=f"{ready.inference}, top_k of this evaluation: {top_k}"
+        + "".join(f", {setting}" for setting in settings if setting.startswith("model.")),
     )
 
 

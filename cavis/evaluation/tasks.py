@@ -13,18 +13,15 @@ What was found in a video is plain json (see :mod:`cavis.evaluation.shards`); pi
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Int
 
 from cavis.checkpoints.files import write_atomically
-from cavis.data.panoptic_maps import MappedDataset, MappedVideo
+from cavis.data.panoptic_maps import MappedDataset, MappedVideo, read_labels
 from cavis.data.ytvis_json import YtvisDataset
 from cavis.evaluation.average_precision import PredictedTrack
 from cavis.evaluation.coverage import Coverage, coverage
@@ -49,13 +46,15 @@ from cavis.evaluation.run import (
 from cavis.evaluation.segmentation_tracking_quality import StqCounts, semantic_counts, stq
 from cavis.evaluation.shards import write_text
 from cavis.evaluation.tracking import TrackingMetrics, tracking_metrics
-from cavis.inference.export import write_panoptic, write_panoptic_list, write_semantic
+from cavis.inference.export import discard_pictures, write_panoptic, write_panoptic_list, write_semantic
 from cavis.inference.panoptic import PanopticResult
 from cavis.inference.semantic import SemanticResult
 from cavis.video import VideoSource
 
 Found = Callable[[int], Any]
 """What was found in the video of an index."""
+UNKNOWN = 255
+"""The value of pixels in semantic results whose category the data set does not know."""
 
 
 class Outcome(NamedTuple):
@@ -144,7 +143,7 @@ class PanopticTask:
         known = [one for one in result.segments if ids[one.track.label] is not None]
         numbered = tuple(replace(one, track=replace(one.track, id=n)) for n, one in enumerate(known, start=1))
         frames = [Path(name).stem for name in video.maps]
-        shutil.rmtree(self.out / "pan_pred" / str(video.id), ignore_errors=True)  # of a run that was stopped
+        discard_pictures(self.out / "pan_pred", str(video.id))  # of a run that was stopped
         entry = write_panoptic(
             self.out, replace(result, segments=numbered), str(video.id), frames, [id_ or 0 for id_ in ids]
         )
@@ -179,55 +178,44 @@ class SemanticTask:
     files = ("semantic", "categories.csv")
 
     def predict(self, index: int) -> Any:
-        """Write the pictures of a video; its confusion of categories, where it is annotated."""
+        """Write the pictures of a video: category ids, 255 for categories that the data set does not know."""
         video = self.dataset.videos[index]
         with self.dataset.source(index) as source:
             result = self.run(source)
         _check_size(video, result)
         ids = match_categories(result.categories, dict(zip(self.dataset.category_ids, self.dataset.names, strict=True)))
         frames = [Path(name).stem for name in video.file_names]
-        shutil.rmtree(self.out / "semantic" / video.name, ignore_errors=True)  # of a run that was stopped
-        write_semantic(self.out / "semantic", result, video.name, frames, [id_ or 0 for id_ in ids])
+        discard_pictures(self.out / "semantic", video.name)  # of a run that was stopped
+        known = [UNKNOWN if id_ is None else id_ for id_ in ids]
+        write_semantic(self.out / "semantic", result, video.name, frames, known)
         unmatched = [name for name, id_ in zip(result.categories, ids, strict=True) if id_ is None]
-        return {"confusion": self._confusion(index, result, ids) if video.maps else None, "unmatched": unmatched}
+        return {"unmatched": unmatched}
 
     def finish(self, found: Found) -> Outcome:
-        """Measure the videos that are annotated."""
-        number = len(self.dataset.names)
-        counts, annotated = StqCounts.nothing(number), False
-        for index in range(len(self.dataset)):
-            cells = found(index)["confusion"]
-            if cells is not None:
-                rows, columns, pixels = np.array(cells, dtype=np.int64).reshape(-1, 3).T
-                counts.confusion[rows, columns] += pixels
-                annotated = True
+        """Measure the pictures of the videos that are annotated."""
         unmatched = _unmatched(found, len(self.dataset))
+        annotated = [index for index, video in enumerate(self.dataset.videos) if video.maps]
         if not annotated:
             return Outcome(None, [], unmatched)
-        metrics = stq(counts)
+        metrics = stq(sum(map(self._counts, annotated), start=StqCounts.nothing(len(self.dataset.names))))
         rows = list(zip(self.dataset.category_ids, self.dataset.names, metrics.iou, strict=True))
         table = [[str(id_), name, "" if math.isnan(iou) else f"{iou:.4f}"] for id_, name, iou in rows]
         _write_table(self.out / "categories.csv", [["id", "name", "iou"], *table])
-        shown = [["category", "IoU"], *([name, _shown(_or_minus_one(iou))] for _, name, iou in rows)]
+        shown = [["category", "IoU"], *([name, _shown(iou)] for _, name, iou in rows)]
         return Outcome({"mIoU": _or_minus_one(metrics.mean_iou)}, shown, unmatched)
 
-    @cached_property
-    def _places(self) -> Int[np.ndarray, "256"]:
-        """The index of the category of each value of a mask; one beyond the last for void."""
-        places = np.full(256, len(self.dataset.names))
-        places[list(self.dataset.category_ids)] = np.arange(len(self.dataset.names))
-        return places
-
-    def _confusion(self, index: int, result: SemanticResult, ids: Sequence[int | None]) -> list[list[int]]:
-        """Annotated category, predicted category, pixels: one row for each pair that occurs."""
-        number = len(self.dataset.names)
-        classes = np.array([number if id_ is None else self._places[id_] for id_ in ids])
+    def _counts(self, index: int) -> StqCounts:
+        """Compare the pictures of a video with its masks; a ValueError that names the file if one cannot be read."""
+        video, number = self.dataset.videos[index], len(self.dataset.names)
+        annotated, predicted = np.full((2, 256), number)  # labels by value
+        annotated[video.segments.ids] = video.segments.labels
+        predicted[list(self.dataset.category_ids)] = np.arange(number)
         counts = StqCounts.nothing(number)
-        for t, found in enumerate(result.class_maps()):
-            truth = self._places[self.dataset.id_map(index, t)]
-            counts += semantic_counts(truth, classes[found], number)
-        rows, columns = np.nonzero(counts.confusion)
-        return np.stack([rows, columns, counts.confusion[rows, columns]], axis=1).tolist()
+        for t, name in enumerate(video.file_names):
+            picture = self.out / "semantic" / video.name / f"{Path(name).stem}.png"
+            found = predicted[read_labels(picture, video, t)]
+            counts += semantic_counts(annotated[self.dataset.id_map(index, t)], found, number)
+        return counts
 
 
 def coverage_json(metrics: Coverage) -> dict[str, float]:
@@ -236,7 +224,9 @@ def coverage_json(metrics: Coverage) -> dict[str, float]:
 
 
 def tracking_json(metrics: TrackingMetrics) -> dict[str, float]:
-    """The headline numbers of tracking, over all categories: fractions, and a number of switches."""
+    """The headline numbers of tracking, over all categories: fractions and a number of switches; -1 without objects."""
+    if not metrics.objects:
+        return {"HOTA": -1.0, "AssA": -1.0, "IDF1": -1.0, "identity_switches": -1}
     scores = metrics.combined
     return {
         "HOTA": scores.hota,
@@ -290,7 +280,7 @@ def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
 
 
 def _shown(value: float) -> str:
-    return "-" if value < 0 else f"{value:.3f}"
+    return f"{value:.3f}" if value >= 0 else "-"
 
 
 def _or_minus_one(value: float) -> float:

@@ -101,6 +101,11 @@ class TrackingMetrics:
     """Mean over the categories that are annotated or predicted (switches: their sum); all 0 if none is."""
     per_category: tuple[CategoryTracking, ...]
 
+    @property
+    def objects(self) -> int:
+        """Annotated tracks; without any the scores are 0, as in TrackEval, and say nothing."""
+        return sum(row.objects for row in self.per_category)
+
 
 def tracking_metrics(
     ground_truth: Sequence[GroundTruthTrack],

@@ -4,9 +4,13 @@ A window of k frames slides over a video. In each window an annotated and a pred
 together if their IoU exceeds 1/2, not counting pixels that nobody annotated. The quality of a category is the mean IoU
 of what belongs together, lowered by what is left over on either side.
 
+Where that evaluation breaks off: a window length with nothing to count (all videos are shorter) is left out of the
+means, and an IoU above 1 (the annotated area is less than the pixels) counts as 1.
+
 Axes: W window lengths, K categories, n windows of one length, G annotated and P predicted segments of a video.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -77,7 +81,7 @@ class CategoryQuality(NamedTuple):
 class WindowQuality(NamedTuple):
     """Windows of one length: means over the categories that are annotated or predicted in any of them.
 
-    Things, or stuff, without such a category have quality 0.
+    Without such a category (among things, or stuff) they are nan.
     """
 
     frames: int
@@ -89,7 +93,7 @@ class WindowQuality(NamedTuple):
 
 @dataclass(frozen=True)
 class VpqMetrics:
-    """Video panoptic quality, fractions 0 ... 1: means over the five lengths of window."""
+    """Video panoptic quality, fractions 0 ... 1: means over the lengths of window that are not nan; nan if all are."""
 
     vpq: float
     vpq_things: float
@@ -101,7 +105,8 @@ def count_tubes(overlap: VideoOverlap, categories: Sequence[PanopticCategory]) -
     """Compare the tubes of one video in all its windows; a length beyond the video's contributes nothing.
 
     A prediction more than half of which lies on void, or on crowds of its category, is left out; crowds are never
-    missed. A ValueError for a category that is not listed.
+    missed. Pixels of an annotated segment that its window does not list are no void. A ValueError for a category that
+    is not listed.
     """
     labels = {category.id: k for k, category in enumerate(categories)} | {ABSENT: ABSENT}
     truth = _labelled(overlap.truth_categories, labels)
@@ -125,9 +130,9 @@ def summarise(counts: TubeCounts, categories: Sequence[PanopticCategory]) -> Vpq
         stuff = [row for row in rows if not row.category.isthing]
         windows.append(WindowQuality(length, _mean(rows), _mean(things), _mean(stuff), rows))
     return VpqMetrics(
-        vpq=float(np.mean([window.all.pq for window in windows])),
-        vpq_things=float(np.mean([window.things.pq for window in windows])),
-        vpq_stuff=float(np.mean([window.stuff.pq for window in windows])),
+        vpq=_mean_pq([window.all for window in windows]),
+        vpq_things=_mean_pq([window.things for window in windows]),
+        vpq_stuff=_mean_pq([window.stuff for window in windows]),
         windows=tuple(windows),
     )
 
@@ -167,7 +172,7 @@ def _count_windows(tubes: _Tubes, counts: TubeCounts) -> None:
     same = (truth[:, :, None] == predicted[:, None]) & (truth != ABSENT)[:, :, None]
     crowd = tubes.truth_crowd & (truth != ABSENT)
     union = (tubes.predicted_areas - tubes.on_void)[:, None] + tubes.truth_areas[:, :, None] - tubes.shared
-    iou = tubes.shared / np.maximum(union, 1)
+    iou = np.minimum(tubes.shared / np.maximum(union, 1), 1)
     pairs = same & ~crowd[:, :, None] & (iou > 0.5)
     n, g, _ = np.nonzero(pairs)
     np.add.at(counts.iou, truth[n, g], iou[pairs])
@@ -209,7 +214,12 @@ def _category_quality(
 
 def _mean(rows: Sequence[CategoryQuality]) -> Quality:
     counted = [row.quality for row in rows if row.counts]
-    return Quality(*np.mean(counted, axis=0).tolist()) if counted else Quality(0.0, 0.0, 0.0)
+    return Quality(*np.mean(counted, axis=0).tolist()) if counted else Quality(math.nan, math.nan, math.nan)
+
+
+def _mean_pq(qualities: Sequence[Quality]) -> float:
+    counted = [quality.pq for quality in qualities if not math.isnan(quality.pq)]
+    return float(np.mean(counted)) if counted else math.nan
 
 
 def _arrays(counts: TubeCounts) -> tuple[np.ndarray, ...]:

@@ -37,11 +37,11 @@ FILES: dict[Task, tuple[str, ...]] = {
 def track_to_files(predictor: Predictor, source: VideoSource, out: Path, watch: Watch | None = None) -> VideoResult:
     """Track a clip by the model's own task, and write what was found into the folder ``out``, which must be there.
 
-    ``results.json`` is a YouTube-VIS results list, ``tracks.csv`` a table. Panoptic: ``panoptic/<frame>.png`` and
-    ``panoptic.json`` in VIPSeg's form (the id of a pixel's segment is red + 256 green + 65536 blue, 0 is void).
-    Semantic: ``semantic/<frame>.png``, grey, each pixel the id of its class. Frames count from 00000; class ids are the
-    data set's for VIPSeg's classes, else those of ``results.json``, and in grey pictures the model's own from 0. What
-    is there is replaced; pictures all at once.
+    ``results.json`` is a YouTube-VIS results list (panoptic and semantic: each track once, under its best class),
+    ``tracks.csv`` a table. Panoptic: ``panoptic/<frame>.png`` and ``panoptic.json`` in VIPSeg's form (the id of a
+    pixel's segment is red + 256 green + 65536 blue, 0 is void). Semantic: ``semantic/<frame>.png``, grey, each pixel
+    the id of its class. Frames count from 00000; class ids are the data set's for VIPSeg's classes, else those of
+    ``results.json``, and in grey pictures the model's own from 0. What is there is replaced; pictures all at once.
     """
     match predictor.ready.inference.task:
         case "panoptic":
@@ -54,8 +54,8 @@ def track_to_files(predictor: Predictor, source: VideoSource, out: Path, watch: 
             result = named.as_video()
         case _:
             result = predictor.run_instances(source, watch=watch)
-    top_k = predictor.top_k if predictor.ready.inference.task == "instance" else max(1, len(result.tracks))
-    write_results(out / "results.json", result, top_k)
+    in_pairs = predictor.ready.inference.task == "instance"
+    write_results(out / "results.json", result, predictor.top_k if in_pairs else None)
     write_tracks(out / "tracks.csv", result)
     return result
 

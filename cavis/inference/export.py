@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,13 +28,15 @@ TRACK_COLUMNS = (
 
 
 def results_list(
-    result: VideoResult, video_id: int, top_k: int, category_ids: Sequence[int] | None = None
+    result: VideoResult, video_id: int, top_k: int | None, category_ids: Sequence[int] | None = None
 ) -> list[dict[str, Any]]:
     """One video's entries of a YouTube-VIS results list.
 
+    They are the ``top_k`` best (track, class) pairs, or with None each track once, under its best class.
     ``category_ids`` gives the data set's id of each of the model's classes; by default they count from 1.
     """
     ids = category_ids or range(1, len(result.categories) + 1)
+    best_classes = ((track, track.label, track.score) for track in result.tracks)
     segmentations = {track.id: [mask and rle.to_json(mask) for mask in track.masks] for track in result.tracks}
     return [
         {
@@ -42,12 +45,12 @@ def results_list(
             "category_id": int(ids[label]),
             "segmentations": segmentations[track.id],
         }
-        for track, label, score in result.predictions(top_k)
+        for track, label, score in (best_classes if top_k is None else result.predictions(top_k))
     ]
 
 
-def write_results(path: Path, result: VideoResult, top_k: int) -> None:
-    """Write ``results.json``."""
+def write_results(path: Path, result: VideoResult, top_k: int | None) -> None:
+    """Write ``results.json``; ``top_k`` as for :func:`results_list`."""
     text = json.dumps(results_list(result, video_id=1, top_k=top_k))
     write_atomically(path, lambda temporary: _write_text(temporary, text))
 
@@ -117,6 +120,14 @@ def write_semantic(
         raise ValueError(f"expected {len(result.categories)} category ids of 0 ... 255, got {ids.tolist()}")
     table = ids.astype(np.uint8)
     _write_pictures(folder, video, frames, len(result), (Image.fromarray(table[map_]) for map_ in result.class_maps()))
+
+
+def discard_pictures(parent: Path, video: str) -> None:
+    """Delete what was written of a video, and what a program that was killed meanwhile left half written."""
+    shutil.rmtree(parent / video, ignore_errors=True)
+    unfinished = re.compile(re.escape(f".{video}.") + "[a-z0-9_]{8}")  # as mkdtemp names it
+    for folder in [path for path in parent.glob(".*") if unfinished.fullmatch(path.name)]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _segment_info(track: Track, t: int, number: int, category_id: int) -> dict[str, Any]:

@@ -55,11 +55,23 @@ def fresh_model(preset: Preset, stage: Stage, seed: int, start_from: Path | None
     return model
 
 
-def require_start(stage: Stage, start_from: str | None) -> None:
-    """A later stage learns on the one before, trained: a CheckpointError where none is named."""
+def require_start(preset: Preset, stage: Stage, start_from: str | None) -> None:
+    """A CheckpointError where no model is named that the stage has to begin from.
+
+    A later stage learns on the one before, trained. The first one needs trained weights where the preset has the
+    backbone learn more slowly than the rest, or not at all, for that is how a trained one is treated.
+    """
+    if start_from is not None:
+        return
     before = {"tracker": "segmenter", "refiner": "tracker"}.get(stage)
-    if before is not None and start_from is None:
+    if before is not None:
         raise CheckpointError(f"expected a trained {before} to start the {stage} stage from, got none")
+    factor = preset.segmenter.backbone_factor
+    if factor < 1 and not preset.pretrained:
+        raise CheckpointError(
+            f"expected --start-from a trained model, such as coco_r50, for the backbone of {preset.name} learns at "
+            f"{factor:g} of the learning rate; to train it from nothing, --set segmenter.backbone_factor=1"
+        )
 
 
 def schedule_of(preset: Preset, stage: Stage, steps: int | None = None) -> StageConfig:

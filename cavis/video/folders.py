@@ -12,20 +12,23 @@ def clips_at(path: Path) -> dict[str, Path]:
     """The clips a path stands for, by names that differ, in the order of their files' names.
 
     A file or a folder of frames is one clip; a folder without pictures of its own stands for the video files and
-    folders of frames in it. Other files are passed over, as are hidden ones. VideoError if nothing is left.
+    folders of frames in it. Other files are passed over, as are hidden ones. VideoError if nothing is left, and for
+    pictures and videos side by side in one folder.
     """
-    if not path.is_dir() or _holds_pictures(path):
+    if not path.is_dir() or _holds_frames(path):
         return {path.stem: path}
     clips = [one for one in sorted(path.iterdir()) if not one.name.startswith(".") and _is_clip(one)]
     if not clips:
         raise VideoError(f"The folder {path.name} contains neither pictures, nor videos, nor folders of pictures.")
-    stems = Counter(clip.stem for clip in clips)
-    return {clip.stem if stems[clip.stem] == 1 else clip.name: clip for clip in clips}
+    wishes = Counter(wish for clip in clips for wish in {clip.stem, clip.name})
+    return {clip.stem if wishes[clip.stem] == 1 else clip.name: clip for clip in clips}
 
 
 def _is_clip(path: Path) -> bool:
-    if path.is_dir():
-        return _holds_pictures(path)
+    return _holds_frames(path) if path.is_dir() else _is_video(path)
+
+
+def _is_video(path: Path) -> bool:
     try:
         sniff(path)
     except VideoError:
@@ -33,5 +36,16 @@ def _is_clip(path: Path) -> bool:
     return True
 
 
-def _holds_pictures(folder: Path) -> bool:
-    return any(file.suffix.lower() in PICTURE_SUFFIXES and not file.name.startswith(".") for file in folder.iterdir())
+def _holds_frames(folder: Path) -> bool:
+    """Whether a folder has pictures of its own; VideoError if it has videos, too, which they would hide."""
+    pictures, others = [], []
+    for file in sorted(folder.iterdir()):
+        if not file.name.startswith("."):
+            (pictures if file.suffix.lower() in PICTURE_SUFFIXES else others).append(file)
+    video = next((file for file in others if _is_video(file)), None) if pictures else None
+    if video is not None:
+        raise VideoError(
+            f"The folder {folder.name} holds pictures ({pictures[0].name}) and videos ({video.name}); "
+            "expected the frames of one clip, or clips."
+        )
+    return bool(pictures)

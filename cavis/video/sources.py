@@ -29,7 +29,7 @@ class VideoSource(ABC):
     height: int
     width: int
     timestamps: Float[np.ndarray, "T"]
-    """Seconds from the first frame, increasing."""
+    """Seconds from the start of the video, increasing; a part of a video keeps those of the whole."""
     lost_frames: int = 0
     """Frames that should be there and cannot be read."""
     notes: tuple[str, ...] = ()
@@ -123,15 +123,14 @@ class PictureSource(VideoSource):
 
 
 class TrimmedSource(VideoSource):
-    """Some frames of another source; times start at 0 again. Closing it closes the other."""
+    """Some frames of another source, at the times they have there. Closing it closes the other."""
 
     def __init__(self, source: VideoSource, indices: Sequence[int]) -> None:
         self._source = source
         self._indices = indices
         self.height, self.width = source.height, source.width
         self.lost_frames, self.notes = source.lost_frames, source.notes
-        kept = source.timestamps[np.asarray(indices)]
-        self.timestamps = kept - kept[0]
+        self.timestamps = source.timestamps[np.asarray(indices)]
 
     def _read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         return self._source[self._indices[index]]
@@ -152,7 +151,10 @@ def check_part(start: float, end: float | None, stride: int) -> None:
 
 
 def trim(source: VideoSource, start: float = 0, end: float | None = None, stride: int = 1) -> VideoSource:
-    """A view of every ``stride``-th frame of ``source`` from ``start`` up to, not including, ``end`` (seconds)."""
+    """A view of every ``stride``-th frame of ``source`` from ``start`` up to, not including, ``end``.
+
+    Both in seconds as ``source.timestamps`` count, and as those of the view go on to count.
+    """
     check_part(start, end, stride)
     times = source.timestamps
     # Times are sums of rounded steps: a frame at 2.9999999 s belongs to a part that starts at 3 s.

@@ -24,8 +24,9 @@ class VideoWriter:
 
     The file appears under ``path`` when the block ends without an error, whole or not at all: frames go to a temporary
     file beside it. Times come from ``timestamps`` (seconds, one a frame, increasing), from ``fps``, or from each call
-    of :meth:`write`; the file starts with the first frame. A frame of odd width or height is extended by one column or
-    row, a copy of its edge. ``crf``: 0 (exact) ... 51 (worst).
+    of :meth:`write`; the file starts with the first frame, and frames nearer than one of its ticks are moved apart. A
+    frame of odd width or height is extended by one column or row, a copy of its edge. ``crf``: 0 (exact) ... 51
+    (worst).
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class VideoWriter:
         self._fps = fps
         self._times = None if timestamps is None else _checked(timestamps)
         self._crf = crf
-        self._origin = 0.0
+        self._origin = self._time = 0.0  # of the first and the last frame
         self._reformatter = VideoReformatter()  # keeps what FFmpeg sets up for the conversion
         self._ticks: list[int] = []
         self._temporary: Path | None = None
@@ -109,11 +110,12 @@ class VideoWriter:
         elif time is None:
             raise VideoError("Expected the time of the frame: the video has neither timestamps nor fps.")
         if not self._ticks:
-            self._origin = time
-        tick = round((time - self._origin) * TICKS)
-        if self._ticks and tick <= self._ticks[-1]:
-            raise VideoError(f"Expected times that increase by at least 1/{TICKS} s, got {time} s for a later frame.")
-        return tick
+            self._origin = self._time = time
+            return 0
+        if time <= self._time:
+            raise VideoError(f"Expected times that increase, got {time} s for a frame after the one at {self._time} s.")
+        self._time = time
+        return max(round((time - self._origin) * TICKS), self._ticks[-1] + 1)
 
     def _mux(self, picture: av.VideoFrame | None) -> None:
         for packet in self._stream.encode(picture):

@@ -20,7 +20,8 @@ _MARGIN = 0.12
 def timeline(result: VideoResult, position: float | None = None) -> go.Figure:
     """A lane for each track, in its colour, filled while it is visible; the highest score on top.
 
-    ``position``: a moment (seconds) to mark with a line. Only plain lists, bars and lines: plotly.js 2 and 3 draw it.
+    It begins with the first frame, whenever that is. ``position``: a moment (seconds) to mark with a line. Only plain
+    lists, bars and lines: plotly.js 2 and 3 draw it.
     """
     figure = go.Figure()
     ends = _frame_ends(result)
@@ -37,8 +38,8 @@ def timeline(result: VideoResult, position: float | None = None) -> go.Figure:
         margin={"l": 8, "r": 8, "t": 8, "b": 40},
         template="plotly_white",
     )
-    last = float(ends[-1]) if len(result) else 1.0
-    figure.update_xaxes(title_text="seconds", range=[0.0, last])
+    shown = [float(result.timestamps[0]), float(ends[-1])] if len(result) else [0.0, 1.0]
+    figure.update_xaxes(title_text="seconds", range=shown)
     figure.update_yaxes(categoryorder="array", categoryarray=names[::-1], automargin=True)
     if not names:
         figure.update_yaxes(visible=False)

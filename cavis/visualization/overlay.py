@@ -15,6 +15,15 @@ from cavis import rle
 from cavis.records import Rle, Track, VideoResult
 from cavis.visualization.palette import Colour, colour, text_colour
 
+SYSTEM_FONTS = (
+    "DejaVuSans.ttf",
+    *("NotoSansCJK-Regular.ttc", "FreeSans.ttf"),
+    *("Arial Unicode.ttf", "msyh.ttc", "malgun.ttf", "Nirmala.ttf"),  # of macOS and Windows
+)
+"""Where letters are looked for, in this order, that Pillow's own font lacks: those of them that the system has."""
+_NO_LETTER = "\uffff"
+"""What will never be a letter: fonts draw it as they draw whatever they lack."""
+
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom are the first ones outside."""
 
@@ -59,9 +68,12 @@ class DrawnTrack:
     area: Box
     colour: Colour
     label: str = ""
+    """Letters that no font here has are written as their numbers in Unicode, unless there is a ``plain_label``."""
     trail: tuple[tuple[float, float] | None, ...] = ()
     """Past centres (x, y), oldest first; None where the instance was not visible."""
     faint: bool = False
+    plain_label: str = ""
+    """What is written instead of a label that no font here has all letters of."""
 
 
 def draw(
@@ -132,7 +144,15 @@ def render_video(
 
 def caption(result: VideoResult, track: Track, score: bool = True) -> str:
     """What a track is called: ``dog 3 · 0.87``."""
-    name = f"{result.category(track).replace('_', ' ')} {track.id}"
+    return _scored(f"{result.category(track).replace('_', ' ')} {track.id}", track, score)
+
+
+def plain_caption(result: VideoResult, track: Track, score: bool = True) -> str:
+    """The same with the class's number (from 1, as in results.json) for its name: ``class 7, track 3 · 0.87``."""
+    return _scored(f"class {track.label + 1}, track {track.id}", track, score)
+
+
+def _scored(name: str, track: Track, score: bool) -> str:
     return f"{name} · {track.score:.2f}" if score else name
 
 
@@ -152,6 +172,7 @@ def _drawn(result: VideoResult, track: Track, t: int, style: OverlayStyle, faint
         label=caption(result, track, style.score),
         trail=_centres(track, t, style.trail),
         faint=faint,
+        plain_label=plain_caption(result, track, style.score),
     )
 
 
@@ -180,10 +201,34 @@ def _font_size(style: OverlayStyle, height: int) -> float:
     return style.font_size or max(10, round(height / 34))
 
 
+@lru_cache(maxsize=64)
+def _font(name: str, size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont | None:
+    """The system's font of a name, Pillow's own for an empty one; None where there is no such font."""
+    try:
+        return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
+    except OSError:
+        return None
+
+
+def _lacks(name: str, letter: str) -> bool:
+    """Whether there is no font of that name, or none with this letter."""
+    font = _font(name, 20)
+    if font is None:
+        return True
+    drawn = [Image.new("L", (40, 40)) for _ in range(2)]
+    for image, one in zip(drawn, (letter, _NO_LETTER), strict=True):
+        ImageDraw.Draw(image).text((0, 0), one, 255, font)
+    return drawn[0] == drawn[1] and not letter.isspace()
+
+
 @lru_cache(maxsize=512)
-def _text(label: str, font_size: float) -> Image.Image:
+def _text(label: str, plain: str, font_size: float) -> Image.Image:
     """A label's letters with room around them, as opacity; kept, since it is the same in every frame of a video."""
-    font = ImageFont.load_default(font_size)
+    names = (name for name in ("", *SYSTEM_FONTS) if not any(_lacks(name, letter) for letter in label))
+    if (name := next(names, None)) is None:
+        label = plain or "".join(f"U+{ord(letter):04X}" if _lacks("", letter) else letter for letter in label)
+    font = _font(name or "", font_size)
+    assert font is not None
     left, _, right, _ = font.getbbox(label)
     _, top, _, bottom = font.getbbox("Ág")  # all labels of one height, whatever their letters
     pad = max(2, round(font_size / 4))
@@ -223,7 +268,7 @@ def _draw_labels(image: Image.Image, tracks: Sequence[DrawnTrack], font_size: fl
     pen = ImageDraw.Draw(image, "RGBA")
     taken: list[Box] = []
     for track in tracks:
-        text = _text(track.label, font_size)
+        text = _text(track.label, track.plain_label, font_size)
         place = _place(track.area, text.size, image.size, taken)
         taken.append(place)
         left, top, right, bottom = place

@@ -236,6 +236,36 @@ def test_dinov2_becomes_the_frozen_part_of_the_adapter(tmp_path, dinov2):
     torch.testing.assert_close(kernel, surface(16))
 
 
+def test_a_vit_starts_with_dinov2_alone_or_with_all_that_coco_taught_but_classes_and_context(tmp_path, dinov2):
+    """As the paper says, or as the released models did; one import serves the data sets of all presets."""
+    preset = presets.get_preset("nano_vit")
+    other = replace(preset, model=replace(preset.model, categories=("a", "b", "c", "d")))
+    taught = replace(preset.model, categories=("x",) * 9, reading=replace(RELEASED, context="none"))
+    coco = moved(build_model(taught, "segmenter"))
+    kept = {}
+    for name, state in (("dinov2", dinov2), ("coco", released(coco))):
+        torch.save(state, tmp_path / f"{name}.pth")
+        out = tmp_path / f"{name}.safetensors"
+        import_checkpoint(tmp_path / f"{name}.pth", "nano_vit", "segmenter", out, partial=name == "coco")
+        for plan in (preset, other):
+            fresh, started = (fresh_model(plan, "segmenter", 3, start).state_dict() for start in (None, out))
+            kept[name] = {key for key, value in started.items() if not torch.equal(value, fresh[key])}
+            if name == "coco":
+                new = {key for key in started if "context_mlp" in key or "class_head" in key}
+                assert kept[name] == started.keys() - new
+            else:
+                assert {key.startswith("segmenter.backbone.vit.") for key in kept[name]} == {True}
+    assert kept["dinov2"] < kept["coco"]
+
+
+def moved(model):
+    """The model with every entry moved, so that none is what a fresh one begins with."""
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value += 1
+    return model
+
+
 def cut_short(state):
     for key in [key for key in state if key.startswith("blocks.3.")]:
         del state[key]

@@ -73,6 +73,16 @@ def test_what_is_not_used_any_more_is_deleted(store: JobStore, limits: DemoLimit
     assert not folders(store)
 
 
+def test_a_clip_that_waits_in_line_is_kept_until_its_turn(store: JobStore, limits: DemoLimits):
+    job = store.open("visitor")
+    store.expect("visitor")
+    job.used -= limits.keep_seconds + limits.longest_wait - 5
+    assert store.get(job.key) is job
+    job.used -= limits.keep_seconds + limits.longest_wait + 1
+    with pytest.raises(GoneError):
+        store.get(job.key)
+
+
 def test_leaving_deletes_everything_of_a_visitor(store: JobStore, clip: Path):
     job = store.open("visitor")
     job.take(clip)

@@ -1,4 +1,4 @@
-"""Rows of docs/deviations.md about losses, data and schedules: where two readings part, and where they must agree."""
+"""Rows of docs/deviations.md about losses and data: where two readings part, and where they must agree."""
 
 from dataclasses import replace
 from itertools import permutations
@@ -7,20 +7,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from nano import batch_of, hide, nano_config, nano_model, nano_preset, random_frames, squares
+from nano import batch_of, hide, nano_model, nano_preset, random_frames, squares
 
 from cavis.config import DataRules, LossConfig, Reading
 from cavis.data.clips import apply_rules, draw_frames
-from cavis.inference.postprocess import best_slots, network_size
 from cavis.losses import criterion
 from cavis.losses.contrastive import Instances, contrast
 from cavis.losses.criterion import InstanceLoss, SegmenterCriterion, TrackerCriterion
 from cavis.losses.matching import GridTargets, match_first_appearance, match_frames, matching_costs, on_grid
-from cavis.model.backbones import build_backbone
-from cavis.presets import DATA_SETS, get_preset
 from cavis.records import LayerPrediction, Targets
 from cavis.training.stages import TrackerStage
-from cavis.training.start import schedule_of
 
 CONFIG = LossConfig(points=64)
 
@@ -300,54 +296,3 @@ def test_instance_losses_are_averaged_over_masks_and_queries(monkeypatch, clips)
     surprise = -layer.class_logits[0, 0].log_softmax(dim=-1)
     weighted = surprise[0, 0] + surprise[1, 2] + 0.1 * surprise[2, 3]
     torch.testing.assert_close(terms["class"], 2 * weighted / 2.1)
-
-
-# --- presets --------------------------------------------------------------------------------------------------------
-
-
-def test_vipsegs_tracker_and_refiner_train_for_a_quarter_of_the_steps():
-    vipseg = get_preset("vipseg_r50")
-    for data in set(DATA_SETS) - {"vipseg"}:
-        for stage in ("tracker", "refiner"):
-            papers = get_preset(f"{data}_r50").stage(stage)
-            assert (papers.steps, papers.decay_at) == (160_000, (112_000,))
-            shorter = vipseg.stage(stage)
-            assert (shorter.steps, shorter.decay_at) == (40_000, (28_000,))
-            longer = schedule_of(vipseg, stage, 160_000)
-            assert replace(longer, augmentation=papers.augmentation) == papers
-    papers = get_preset("ovis_r50").segmenter
-    assert replace(vipseg.segmenter, augmentation=papers.augmentation) == papers
-
-
-def test_vipseg_frames_are_seen_larger_than_the_paper_says():
-    sizes = {name: get_preset(f"{name}_r50").inference for name in DATA_SETS}
-    seen = {name: network_size(720, 1280, size.short_side, size.max_side) for name, size in sizes.items()}
-    assert seen.pop("vipseg") == (720, 1280)
-    assert set(seen.values()) == {(448, 796)}
-
-
-@pytest.mark.parametrize(("queries", "differs"), [(50, True), (3, False)])
-def test_ovis_keeps_twice_as_many_predictions(queries, differs):
-    scores = np.random.default_rng(0).random((queries, 3))
-    kept = {name: best_slots(scores, get_preset(f"{name}_r50").inference.top_k) for name in ("ovis", "ytvis19")}
-    assert (len(kept["ovis"]) > len(kept["ytvis19"])) is differs
-    assert kept["ovis"][: len(kept["ytvis19"])] == kept["ytvis19"]
-
-
-@torch.no_grad()
-def test_batch_norm_learns_in_our_own_models_and_is_frozen_in_released_ones():
-    assert get_preset("ovis_r50").model.backbone.norm == "frozen"
-    assert get_preset("tiny").model.backbone.norm == "batch"
-    learning, frozen = (build_backbone(replace(nano_config().backbone, norm=norm)) for norm in ("batch", "frozen"))
-    frozen.load_state_dict(learning.state_dict(), strict=False)
-    x = torch.randn(2, 3, 64, 64, generator=seeded())
-    for left, right in zip(learning.eval()(x), frozen.eval()(x), strict=True):
-        torch.testing.assert_close(left, right, atol=1e-4, rtol=1e-4)
-    before = [{k: v.clone() for k, v in part.state_dict().items()} for part in (learning, frozen)]
-    outputs = [part.train()(x)[-1] for part in (learning, frozen)]
-    assert (outputs[0] - outputs[1]).abs().max() > 1e-3
-    moved = [
-        any(not v.equal(old[k]) for k, v in part.state_dict().items())
-        for part, old in zip((learning, frozen), before, strict=True)
-    ]
-    assert moved == [True, False]

@@ -2,7 +2,11 @@
 
 import csv
 import json
+import tempfile
 import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +15,8 @@ from PIL import Image
 from cavis import rle
 from cavis.categories import VIPSEG_IDS, VSPW
 from cavis.data.faults import DataError
-from cavis.evaluation.start import open_dataset
+from cavis.evaluation.shards import ResultFolder, Share
+from cavis.evaluation.start import evaluate_videos, identity, open_dataset
 from cavis.evaluation.tasks import InstanceTask, PanopticTask, SemanticTask
 from cavis.inference.panoptic import PanopticResult, Segment
 from cavis.inference.second_pass import make_track
@@ -19,6 +24,7 @@ from cavis.inference.semantic import ClassRegion, SemanticResult
 
 HEIGHT, WIDTH, FRAMES = 12, 16, 10
 NAMES = ("cat", "dog", "sky")
+MADE_UP = SimpleNamespace(about=SimpleNamespace(name="made up"), inference="")
 
 
 def picture_of(path, array):
@@ -145,6 +151,18 @@ def test_pictures_of_a_stopped_run_are_replaced(tmp_path):
     assert len(list((tmp_path / "out" / "pan_pred" / "one").iterdir())) == FRAMES
 
 
+def test_half_written_pictures_of_a_killed_run_are_deleted_and_no_others(tmp_path):
+    dataset = write_vipseg(tmp_path)
+    parent = tmp_path / "out" / "pan_pred"
+    parent.mkdir(parents=True)
+    left = Path(tempfile.mkdtemp(dir=parent, prefix=".one."))
+    (left / "0.png").write_bytes(b"half")
+    others = Path(tempfile.mkdtemp(dir=parent, prefix=".one.two."))  # another process writes a video "one.two"
+    PanopticTask(dataset, divider(), tmp_path / "out").predict(0)
+    assert not left.exists()
+    assert others.exists()
+
+
 def test_without_maps_only_predictions_are_written(tmp_path):
     write_vipseg(tmp_path)
     (tmp_path / "panomasksRGB").rename(tmp_path / "elsewhere")
@@ -158,7 +176,7 @@ def test_perfect_classes_reach_one(tmp_path):
     assert outcome.numbers == {"mIoU": pytest.approx(1.0)}
     written = np.asarray(Image.open(tmp_path / "out" / "semantic" / "two" / "003.png"))
     truth = np.asarray(Image.open(tmp_path / "data" / "two" / "mask" / "003.png"))
-    np.testing.assert_array_equal(written[truth > 0], truth[truth > 0])
+    np.testing.assert_array_equal(written[truth > 0], truth[truth > 0] - 1)  # as the authors write results
 
 
 def test_mean_iou_is_that_of_counting_pixels(tmp_path):
@@ -173,6 +191,75 @@ def test_without_masks_there_are_pictures_but_no_numbers(tmp_path):
     outcome = outcome_of(SemanticTask(write_vspw(tmp_path, annotated=False), classifier(), tmp_path / "out"))
     assert outcome.numbers is None
     assert len(list((tmp_path / "out" / "semantic").glob("*/*.png"))) == 2 * FRAMES
+
+
+def test_pixels_of_classes_that_the_data_set_does_not_know_are_neither_a_class_nor_right(tmp_path):
+    names = tuple("unicorn" if id_ == 0 else name for id_, name in zip(VIPSEG_IDS, VSPW, strict=True))
+    outcome = outcome_of(SemanticTask(write_vspw(tmp_path), classifier(names), tmp_path / "out"))
+    assert outcome.unmatched == ("unicorn",)
+    assert outcome.numbers["mIoU"] == pytest.approx((0 + 1 + 1) / 3)
+    written = np.asarray(Image.open(tmp_path / "out" / "semantic" / "one" / "000.png"))
+    assert (written[ids_at(0) == 3] == 255).all()
+
+
+def again(root):
+    """The same evaluation of classes once more, as the command line does it."""
+    dataset, out = open_dataset(root), root / "out"
+    results = ResultFolder(out, identity(dataset, MADE_UP, ""), [video.id for video in dataset.videos])
+    run = classifier() if results.missing() else None  # nothing is predicted twice
+    return evaluate_videos(SemanticTask(dataset, run, out), results, Share(), lambda done, of: None)
+
+
+def test_masks_that_come_or_change_after_the_predictions_count(tmp_path):
+    write_vspw(tmp_path, annotated=False)
+    assert again(tmp_path).numbers is None
+    write_vspw(tmp_path)
+    assert again(tmp_path).numbers == {"mIoU": pytest.approx(1.0)}
+    for path in tmp_path.glob("data/*/mask/*.png"):
+        mask = np.array(Image.open(path))
+        mask[mask == 1] = 2
+        Image.fromarray(mask).save(path)
+    assert again(tmp_path).numbers == {"mIoU": pytest.approx(2 / 4)}  # neither the old class nor the new one is right
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == {"mIoU": pytest.approx(2 / 4)}
+
+
+def test_results_with_the_values_of_masks_are_not_taken_up(tmp_path):
+    dataset = write_vspw(tmp_path)
+    older = replace(dataset, category_ids=tuple(id_ + 1 for id_ in dataset.category_ids))
+    ResultFolder(tmp_path / "out", identity(older, MADE_UP, ""), ["one", "two"]).begin()
+    with pytest.raises(FileExistsError, match="an evaluation with another data"):
+        again(tmp_path)
+
+
+def test_a_picture_that_is_gone_is_named(tmp_path):
+    write_vspw(tmp_path)
+    again(tmp_path)
+    (tmp_path / "out" / "semantic" / "two" / "003.png").unlink()
+    with pytest.raises(ValueError, match=r"frame 3 of video two \(.*two/003\.png\): no such file"):
+        again(tmp_path)
+
+
+def test_where_nothing_is_annotated_there_is_nothing_to_measure(tmp_path):
+    dataset = write_ytvis(tmp_path, FRAMES, (HEIGHT, WIDTH))
+    empty = replace(dataset, videos=tuple(replace(video, annotations=()) for video in dataset.videos))
+    run = divider()
+    (tmp_path / "out").mkdir()
+    numbers = outcome_of(InstanceTask(empty, lambda source: run(source).as_video(), 10, tmp_path / "out")).numbers
+    assert numbers == dict.fromkeys(numbers, -1)
+    with (tmp_path / "out" / "categories.csv").open(newline="") as file:
+        assert {row["hota"] for row in csv.DictReader(file)} == {""}
+
+
+def test_short_videos_of_things_alone_have_no_numbers_of_stuff_and_of_longer_windows(tmp_path):
+    dataset = write_vipseg(tmp_path, frames=3)
+    file = tmp_path / "panoptic_gt_VIPSeg_val.json"
+    content = json.loads(file.read_text())
+    content["categories"] = [one | {"isthing": 1} for one in content["categories"]]
+    file.write_text(json.dumps(content))
+    outcome = outcome_of(PanopticTask(open_dataset(dataset.path), divider(), tmp_path / "out"))
+    missing = {"VPQ_stuff", "VPQ4", "VPQ6", "VPQ8"}
+    assert outcome.numbers == pytest.approx({name: -1.0 if name in missing else 1.0 for name in outcome.numbers})
+    assert outcome.table[3] == ["4", "-", "-", "-"]
 
 
 def test_results_of_another_length_are_refused(tmp_path):

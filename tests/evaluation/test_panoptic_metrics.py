@@ -143,6 +143,18 @@ def test_association_equals_a_plain_count_of_pixels(seed):
     assert counts.association == pytest.approx(total)
 
 
+@pytest.mark.parametrize(("kinds", "followed"), [((3, 5, 3), 2), ((1, 5, 3), 2), ((1, 8, 3), 1), ((3, 8, 1), 0)])
+def test_the_thing_that_is_listed_first_is_not_followed(kinds, followed):
+    """Bands of segments, of which only things count; each but the first one if it is a thing, found by half."""
+    ids = np.repeat([11, 12, 13], 4)[:, None].repeat(6, axis=1)
+    names = dict(zip((11, 12, 13), kinds, strict=True))
+    found = np.where(np.arange(6) < 3, ids, 0)
+    counts = count_stq(measure_overlap([frame(ids, names, ())], [frame(found, names, ())]), CATEGORIES)
+    things = sum(kind in (3, 5) for kind in kinds)
+    assert counts.tubes == followed == things - (kinds[0] in (3, 5))
+    assert counts.association == pytest.approx(followed * 0.5 * 0.5)  # half of its pixels, at an IoU of one half
+
+
 def test_perfect_predictions_reach_one():
     truth, _ = random_video(1)
     plain = [PanopticFrame(one.ids, [s._replace(iscrowd=False) for s in one.segments]) for one in truth]
@@ -166,6 +178,69 @@ def test_videos_shorter_than_a_window_do_not_enter_it():
     counts = count_tubes(measure_overlap(*random_video(0, frames=3)), CATEGORIES)
     assert counts.matched[:2].any()
     assert not (counts.matched + counts.missed + counts.spurious)[2:].any()
+
+
+@pytest.mark.parametrize("frames", [1, 3, 7, 9])
+def test_perfect_predictions_of_short_videos_reach_one_too(frames):
+    truth, _ = random_video(1, frames=frames)
+    plain = [PanopticFrame(one.ids, [s._replace(iscrowd=False) for s in one.segments]) for one in truth]
+    vpq = panoptic_quality.summarise(count_tubes(measure_overlap(plain, truth), CATEGORIES), CATEGORIES)
+    assert vpq.vpq == pytest.approx(1.0)
+    assert [np.isnan(window.all.pq) for window in vpq.windows] == [length > frames for length in WINDOWS]
+
+
+@pytest.mark.parametrize("things", [True, False])
+def test_without_things_or_stuff_there_is_no_quality_of_them(things):
+    categories = tuple(category._replace(isthing=things) for category in CATEGORIES)
+    vpq = panoptic_quality.summarise(count_tubes(measure_overlap(*random_video(0)), CATEGORIES), categories)
+    there, missing = (vpq.vpq_things, vpq.vpq_stuff) if things else (vpq.vpq_stuff, vpq.vpq_things)
+    assert there == vpq.vpq > 0
+    assert np.isnan(missing)
+    nothing = panoptic_quality.summarise(panoptic_quality.TubeCounts.nothing(len(CATEGORIES)), CATEGORIES)
+    assert np.isnan([nothing.vpq, nothing.vpq_things, nothing.vpq_stuff]).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_annotated_segments_that_are_not_listed_are_void_but_excuse_nothing(seed):
+    truth, predicted = random_video(seed)
+    hidden = truth[0].segments[0].id
+    silent = [PanopticFrame(one.ids, [s for s in one.segments if s.id != hidden]) for one in truth]
+    overlap = measure_overlap(silent, predicted)
+    counts = count_tubes(overlap, CATEGORIES)
+    for w, length in enumerate(WINDOWS):
+        plain, ious = plain_tubes(silent, predicted, length)
+        for k, category in enumerate(CATEGORIES):
+            for name in ("matched", "spurious", "missed"):
+                assert getattr(counts, name)[w, k] == plain[category.id, name], (length, category, name)
+            assert counts.iou[w, k] == pytest.approx(ious[category.id])
+    void = [PanopticFrame(np.where(one.ids == hidden, 0, one.ids), one.segments) for one in silent]
+    theirs = measure_overlap(void, predicted)
+    assert (counts.spurious >= count_tubes(theirs, CATEGORIES).spurious).all()
+    ours, expected = (count_stq(one, CATEGORIES) for one in (overlap, theirs))
+    np.testing.assert_array_equal(ours.confusion, expected.confusion)
+    assert (ours.association, ours.tubes) == (pytest.approx(expected.association), expected.tubes)
+
+
+def test_a_segment_that_some_frames_do_not_list_counts_as_in_the_released_evaluation():
+    overlap = half_listed(8, 13)
+    assert overlap.truth_categories.tolist() == [[1, 1], [-1, 1]]
+    counts = count_tubes(overlap, CATEGORIES)
+    # Alone the second frame has no such tube to match; in both frames the pixels count, the area does not.
+    assert (counts.matched[:2, 0].tolist(), counts.spurious[:2, 0].tolist()) == ([3, 2], [1, 0])
+    assert counts.iou[1, 0] == pytest.approx(16 / (26 + 8 - 16) + 14 / 24)
+
+
+def test_an_overlap_is_never_above_one():
+    assert count_tubes(half_listed(10, 10), CATEGORIES).iou[1, 0] == pytest.approx(1 + 1)  # pixels 20 + 10 - 20
+
+
+def half_listed(annotated, predicted):
+    """Two equal frames of 20 pixels; the second one lists only the right one of the two annotated segments."""
+    segments = (PanopticSegment(7, 1), PanopticSegment(9, 1))
+    truth, found = (np.repeat([[7, 9]], [left, 20 - left], axis=1) for left in (annotated, predicted))
+    return measure_overlap(
+        [PanopticFrame(truth, segments), PanopticFrame(truth, segments[1:])], [PanopticFrame(found, segments)] * 2
+    )
 
 
 def test_semantic_and_panoptic_counts_are_the_same():
@@ -245,6 +320,11 @@ def test_segments_of_png_and_json_must_be_the_same(copy):
     wanted_words(copy, "video vid_0", "frame 3", "segment 9")
     edited(file, lambda videos: videos[0]["annotations"].__getitem__(3)["segments_info"].clear())
     wanted_words(copy, "video vid_0", "frame 3", "listed")
+
+
+def test_annotated_pixels_of_no_listed_segment_do_not_stop_the_evaluation(copy):
+    edited(copy / "gt.json", lambda videos: videos[0]["annotations"][0]["segments_info"].pop())
+    assert 0 < evaluate(copy).vpq.vpq < 1
 
 
 def test_a_segment_that_is_listed_twice_is_refused(copy):

@@ -14,7 +14,7 @@ from cavis.config import Preset
 def nano() -> Preset:
     """Two clips a step, of one frame."""
     base = nano_preset()
-    segmenter = replace(base.segmenter, clips_per_step=2, frames=1, frame_range=0)
+    segmenter = replace(base.segmenter, clips_per_step=2, frames=1, frame_range=0, backbone_factor=1.0)
     return replace(base, model=replace(base.model, categories=categories.TWINS), segmenter=segmenter)
 
 

@@ -71,6 +71,11 @@ def test_the_results_list_has_an_entry_for_each_prediction(result):
                 np.testing.assert_array_equal(rle.decode(rle.from_json(segmentation, 20, 30)), rle.decode(mask))
 
 
+def test_without_a_number_of_pairs_each_track_is_listed_once_under_its_best_class(result):
+    entries = results_list(result, video_id=9, top_k=None)
+    assert [(e["category_id"], round(e["score"], 3)) for e in entries] == [(2, 0.8), (1, 0.5), (1, 0.3)]
+
+
 def test_the_table_has_a_row_for_each_track_in_each_frame_it_is_seen(result):
     rows = list(csv.DictReader(io.StringIO(tracks_csv(result))))
     assert tuple(rows[0]) == TRACK_COLUMNS

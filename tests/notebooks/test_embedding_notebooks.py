@@ -3,12 +3,18 @@
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import nbformat
+import numpy as np
 import pytest
 from executed import keep_executed
 from nbmake.nb_run import NotebookRun
+from PIL import Image
+
+from cavis import open_video
+from cavis.cli.track import track
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ("01_track_a_clip", "04_embedding_space")
@@ -74,6 +80,39 @@ def test_a_notebook_runs_with_its_solutions_and_every_picture_can_be_read_withou
             assert all(word in " ".join(re.findall(r">([^<]*)<", picture)) for picture in maps), word
 
 
+def run_here(name: str, last: str = "", **replaced: str) -> dict[str, Any]:
+    """Run the code of a notebook, to the cell that has ``last`` in it, with other values of some of its names."""
+    values: dict[str, Any] = {}
+    for cell in cells(read(name), "code"):
+        code = cell.source
+        for variable, value in replaced.items():
+            code = re.sub(rf"^{variable} = .*$", lambda _, new=f"{variable} = {value}": new, code, flags=re.MULTILINE)
+        exec(code, values)
+        if last and last in code:
+            break
+    return values
+
+
+def test_what_notebook_01_keeps_is_what_the_command_line_writes_of_the_same_frames(tmp_path: Path):
+    there = run_here("01_track_a_clip", last="write_film(")
+    track(there["CLIP"], tmp_path, model="tiny", end=float(there["times"][-1]) + 0.05)
+    for file in ("results.json", "tracks.csv"):
+        assert (there["folder"] / file).read_bytes() == (tmp_path / file).read_bytes()
+    with open_video(there["CLIP"]) as clip, open_video(there["folder"] / "tracked.mp4") as film:
+        np.testing.assert_allclose(film.timestamps, clip.timestamps[: len(there["frames"])], atol=1e-3)
+
+
+def test_notebook_01_takes_a_clip_of_ones_own_even_if_nothing_is_found_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    for number in range(2):
+        Image.new("RGB", (96, 64), "grey").save(tmp_path / f"{number}.png")
+    there = run_here("01_track_a_clip", CLIP=f"Path({str(tmp_path)!r})")
+    assert there["model"].about.name == "lite"
+    assert not there["sure"].tracks
+    assert "No track scores 0.3 or more." in capsys.readouterr().out
+
+
 @each
 def test_every_check_asserts_something_of_the_answer(name: str):
     for cell in cells(read(name), "code"):
@@ -81,7 +120,9 @@ def test_every_check_asserts_something_of_the_answer(name: str):
             answer = question.group().split()[0]
             checks = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Assert)]
             assert checks
-            assert all(answer in {node.id for node in ast.walk(one.test) if isinstance(node, ast.Name)} for one in checks)
+            assert all(
+                answer in {node.id for node in ast.walk(one.test) if isinstance(node, ast.Name)} for one in checks
+            )
 
 
 @each

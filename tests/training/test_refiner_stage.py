@@ -306,7 +306,7 @@ def test_a_refiner_does_not_start_without_a_tracker(saved):
     with pytest.raises(CheckpointError, match=r"a trained tracker in .* to start the refiner stage, found none"):
         fresh_model(preset_of(), "refiner", 0, path)
     with pytest.raises(CheckpointError, match="expected a trained tracker to start the refiner stage from, got none"):
-        require_start("refiner", None)
+        require_start(preset_of(), "refiner", None)
 
 
 def test_every_stage_can_be_asked_for():

@@ -171,6 +171,7 @@ def test_norms_and_embeddings_do_not_decay_and_the_backbone_learns_slowly():
             assert decay == 0, path
         elif path.endswith("weight") and parameter.dim() > 1:
             assert decay == 0.05, path
+    assert settings[segmenter.pixel_decoder.level_embedding][1] == 0.05  # a bare parameter, as in the released code
 
 
 def test_the_position_tables_of_swin_do_not_decay():

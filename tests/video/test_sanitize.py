@@ -140,7 +140,8 @@ def test_a_part_holds_the_frames_that_trimming_gives(kind, part, clip, out):
         info = sanitize(clip(kind), out, **part)
         with open_video(out) as clean:
             assert info.frames == len(clean) == len(expected)
-            np.testing.assert_allclose(clean.timestamps, expected.timestamps, atol=1 / 90_000)
+            times = expected.timestamps - expected.timestamps[0]
+            np.testing.assert_allclose(clean.timestamps, times, atol=1 / 90_000)
             for first, second in zip(clean, expected, strict=True):
                 assert np.abs(first.astype(int) - second).mean() < 6
 

@@ -42,6 +42,12 @@ def test_bars_cover_the_moments_a_track_is_visible():
     assert list(bar.y) == ["dog 5", "dog 5"]
 
 
+def test_the_timeline_of_a_part_of_a_video_begins_with_the_part():
+    figure = timeline(result(track(5, [1, 1, 0, 1]), times=(60.0, 60.1, 60.3, 60.6)))
+    np.testing.assert_allclose(figure.layout.xaxis.range, [60, 60.9])
+    np.testing.assert_allclose(timeline(result(track(5, [1] * 4))).layout.xaxis.range, [0, 0.9])
+
+
 def test_the_best_track_has_the_top_lane():
     figure = timeline(result(track(5, [1] * 4), track(2, [1] * 4)))
     assert list(figure.layout.yaxis.categoryarray) == ["dog 2", "dog 5"]

@@ -2,10 +2,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_up_font import made_up_font
 
 from cavis import rle
 from cavis.records import Track, VideoResult
-from cavis.visualization.overlay import DrawnTrack, OverlayStyle, caption, draw, render_frame, render_video
+from cavis.visualization import overlay
+from cavis.visualization.overlay import (
+    DrawnTrack,
+    OverlayStyle,
+    caption,
+    draw,
+    plain_caption,
+    render_frame,
+    render_video,
+)
 from cavis.visualization.palette import colour
 
 HEIGHT, WIDTH, FRAMES = 90, 120, 4
@@ -107,6 +117,79 @@ def test_the_label_tells_category_id_and_score():
     shown = track(3, (30, 20))
     assert caption(result(shown), shown) == "giant panda 3 · 0.87"
     assert caption(result(shown), shown, score=False) == "giant panda 3"
+
+
+@pytest.fixture
+def system_fonts(monkeypatch):
+    """Say which fonts the computer has."""
+
+    def have(*names):
+        monkeypatch.setattr(overlay, "SYSTEM_FONTS", names)
+        for kept in (overlay._font, overlay._text):
+            kept.cache_clear()
+
+    yield have
+    have()  # what was drawn with them is forgotten
+
+
+LABELS_ONLY = OverlayStyle(mask_alpha=0, contour=0, font_size=12)
+
+
+def labelled(name, frame, id_=3):
+    named = replace(result(track(id_, (30, 20))), categories=("something", name))
+    second = replace(named.tracks[0], class_scores=np.array([0.01, 0.87]))
+    return render_frame(frame, replace(named, tracks=(second,)), 0, LABELS_ONLY)
+
+
+def test_names_that_no_font_can_write_are_told_apart_by_class_and_track(frame, system_fonts):
+    system_fonts()
+    shown = track(3, (30, 20))
+    assert plain_caption(result(shown), shown) == "class 1, track 3 · 0.87"
+    assert plain_caption(result(shown), shown, score=False) == "class 1, track 3"
+    plain = DrawnTrack(np.ones((20, 20), dtype=bool), (20, 30, 40, 50), colour(3), "class 2, track 3 · 0.87")
+    for name in ("猫", "собака", "dog 狗"):
+        np.testing.assert_array_equal(labelled(name, frame), draw(frame, [plain], LABELS_ONLY))
+    assert changed(labelled("猫", frame, 3), labelled("猫", frame, 4)).any()
+    assert changed(labelled("dog", frame), labelled("猫", frame)).any()
+
+
+def test_a_label_without_another_is_told_apart_by_the_numbers_of_its_letters(frame, system_fonts):
+    system_fonts()
+
+    def drawn(label):
+        return draw(frame, [DrawnTrack(np.ones((20, 20), bool), (20, 30, 40, 50), colour(3), label)], LABELS_ONLY)
+
+    assert changed(drawn("猫 · 0.87"), drawn("狗 · 0.87")).any()
+    np.testing.assert_array_equal(drawn("猫 · 0.87"), drawn("U+732B · 0.87"))
+
+
+def test_a_font_of_the_system_writes_what_the_usual_one_cannot(frame, system_fonts, tmp_path):
+    font = tmp_path / "made up.ttf"
+    font.write_bytes(made_up_font("猫狗牛 ·.0123456789"))
+    system_fonts("no such font.ttf", str(font))
+    drawn = [labelled(name, frame) for name in ("猫", "狗")]
+    assert changed(*drawn).any()
+    numbers_only = [labelled(name, frame) for name in ("鳥", "魚")]  # not in that font either
+    np.testing.assert_array_equal(*numbers_only)
+    assert changed(drawn[0], numbers_only[0]).any()
+
+
+def test_latin_names_look_for_no_font_of_the_system(frame, system_fonts, monkeypatch):
+    system_fonts("DejaVuSans.ttf")
+    asked = []
+    usual = {size: overlay.ImageFont.load_default(size) for size in (12, 20)}
+
+    def truetype(name, size):
+        asked.append(name)
+        raise OSError("cannot open resource")
+
+    monkeypatch.setattr(overlay.ImageFont, "load_default", usual.get)
+    monkeypatch.setattr(overlay.ImageFont, "truetype", truetype)
+    labelled("dog", frame)
+    assert asked == []
+    for name in ("猫", "狗"):
+        labelled(name, frame)
+    assert asked == ["DejaVuSans.ttf"]  # and for others only once
 
 
 def test_the_trail_leads_through_past_centres_and_breaks_where_the_track_was_hidden():

@@ -45,6 +45,7 @@ VIEWS: dict[str, Callable[[Any], Any]] = {
     "frames": TrackPlayer,
     "masks": lambda it: TrackPlayer(FRAMES, it),
     "names of tracks": lambda it: TrackPlayer(FRAMES, MASKS, names=it),
+    "numbers of tracks": lambda it: TrackPlayer(FRAMES, MASKS, numbers=it),
     "groups of tracks": lambda it: TrackPlayer(FRAMES, MASKS, groups=it),
     "rows of tracks": lambda it: TrackPlayer(FRAMES, MASKS, rows=it),
     "pictures": lambda it: ContextFilterLab(it, ["a"], lambda *_: None),

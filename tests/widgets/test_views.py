@@ -274,6 +274,8 @@ def test_hostile_clips_are_answered_with_one_sentence():
             TrackPlayer(*arguments)
     with pytest.raises(ValueError, match="expected 0 names"):
         TrackPlayer(frames, names=["a"])
+    with pytest.raises(ValueError, match="expected 2 different numbers of tracks, got 1"):
+        some_player(numbers=[7, 7])
     with pytest.raises(ValueError, match="expected rows"):
         TrackPlayer(frames, np.ones((3, 8, 8), int), rows=[[1, 2]])
     with pytest.raises((ValueError, TraitError), match="expected a frame between 0 and 2"):
@@ -289,9 +291,10 @@ def test_label_maps_of_any_whole_numbers_are_shown_as_they_are():
         assert labels == bytes([1]) * 16
 
 
-def test_every_track_has_its_number_in_the_still_picture():
-    texts = [text.text for text in parsed(some_player(frame=3).still().svg).findall(".//{*}text")]
-    assert {"1", "2", "1 · cat 1", "2 · dog 2"} <= set(texts)
+@pytest.mark.parametrize(("numbers", "one", "two"), [(None, 1, 2), ([7, 12], 7, 12), (np.array([3, 0]), 3, 0)])
+def test_every_track_has_its_number_in_the_still_picture(numbers, one, two):
+    texts = [text.text for text in parsed(some_player(frame=3, numbers=numbers).still().svg).findall(".//{*}text")]
+    assert {str(one), str(two), f"{one} · cat 1", f"{two} · dog 2"} <= set(texts)
 
 
 def test_the_number_of_a_track_stands_on_it_even_where_another_one_parts_it():

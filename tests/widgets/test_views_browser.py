@@ -229,13 +229,13 @@ def test_100_000_points_move_smoothly_and_light_up_at_once(page: Page):
     assert min(times) <= PATIENCE
 
 
-def player() -> TrackPlayer:
+def player(numbers: tuple[int, int] = (1, 2)) -> TrackPlayer:
     frames = np.full((6, 60, 90, 3), 80, np.uint8)
     masks = np.zeros((6, 60, 90), int)
     masks[:, 5:25, 5:35] = 1
     masks[3:, 30:55, 40:80] = 2
     rows = np.where([[True] * 6, [False] * 3 + [True] * 3], np.arange(12).reshape(2, 6), -1)
-    return TrackPlayer(frames, masks, names=["cat 1", "dog 2"], rows=rows, fps=20)
+    return TrackPlayer(frames, masks, names=["cat 1", "dog 2"], numbers=numbers, rows=rows, fps=20)
 
 
 def answered(page: Page, view: TrackPlayer, frame: int) -> None:
@@ -276,6 +276,27 @@ def test_clicking_an_object_selects_its_rows_and_a_selection_seeks(page: Page):
     page.keyboard.press("Escape")
     page.get_by_role("application").press("Escape")
     assert selection(page, "player") == []
+
+
+def test_a_lane_brings_its_track_out_and_goes_to_the_time_that_was_clicked(page: Page):
+    blank(page)
+    mount(page, player(), "player")
+    lane = page.locator("canvas.cavis-lane").nth(1)
+    width = lane.bounding_box()["width"]
+    for frame in (4, 2):  # also a second time, and where the track is not visible
+        lane.click(position={"x": width * (frame + 0.5) / 6, "y": 8})
+        assert selection(page, "player") == [9, 10, 11]
+        expect(page.locator(".cavis-status")).to_have_text(f"frame {frame} / 5")
+    expect(page.get_by_role("button", name="dog 2")).to_have_attribute("aria-pressed", "true")
+
+
+def test_a_key_chooses_the_track_that_has_its_number(page: Page):
+    blank(page)
+    mount(page, player(numbers=(2, 0)), "player")
+    expect(page.locator(".cavis-lanes button small")).to_have_text(["2", "0"])
+    for key, chosen in {"2": [0, 1, 2, 3, 4, 5], "0": [9, 10, 11], "1": [9, 10, 11]}.items():
+        page.get_by_role("application").press(key)
+        assert selection(page, "player") == chosen
 
 
 def test_a_player_plays_to_the_end(page: Page):
