@@ -354,7 +354,8 @@ def test_another_model_is_told_about_and_used_for_the_clip_there_is(desk, store:
     assert updates["download"]["visible"]
     assert not updates["track"]["interactive"]
     assert "download it first" in updates["part_note"]
-    assert "COCO" in updates["choose_note"]
+    assert "COCO" in updates["model_note"]
+    assert "real clips" not in updates["choose_note"]
     assert "traffic light" in updates["about"]
     refused = list(handlers.track(key, 0.0, 1.0, 1, 0.0, []))
     assert "download it first" in refused[-1]["run_note"]
@@ -362,6 +363,7 @@ def test_another_model_is_told_about_and_used_for_the_clip_there_is(desk, store:
     assert not updates["download"]["visible"]
     assert updates["track"]["interactive"]
     assert store.get(key).model == "tiny"
+    assert "Expect little of “tiny” on real clips." in updates["choose_note"]
     *_, last = handlers.track(key, 0.0, 0.3, 1, 0.0, [])
     assert last["result_box"]["visible"]
     assert store.get(key).result.model == "tiny"
