@@ -69,9 +69,9 @@ def require_start(preset: Preset, stage: Stage, start_from: str | None) -> None:
     factor = preset.segmenter.backbone_factor
     if factor < 1 and not preset.pretrained:
         raise CheckpointError(
-            f"expected --start-from a trained model, such as coco_r50 (coco_swinl or dinov2_vitl for these backbones), for "
-            f"that of {preset.name} learns at {factor:g} of the learning rate; to train it from nothing, --set "
-            "segmenter.backbone_factor=1"
+            "expected --start-from a trained model, such as coco_r50 (coco_swinl or dinov2_vitl for these backbones), "
+            f"for that of {preset.name} learns at {factor:g} of the learning rate; to train it from nothing, "
+            "--set segmenter.backbone_factor=1"
         )
 
 
