@@ -88,7 +88,7 @@ def identity(
         model=f"{ready.about.name} ({weights})",
         data=f"{dataset.path.name} ({digest(*parts)})",
         settings=f"{ready.inference}, top_k of this evaluation: {top_k}"
-        + "".join(f", {setting}" for setting in settings if setting.startswith("model.")),
+        + "".join(f", {setting}" for setting in settings),
     )
 
 

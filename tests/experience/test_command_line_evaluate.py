@@ -15,7 +15,7 @@ from nano import CATEGORIES, HEIGHT, WIDTH, nano_model, nano_preset, squares
 from PIL import Image
 from published import panoptic_preset
 
-from cavis import cli, presets, rle
+from cavis import presets, rle
 from cavis.checkpoints.files import ModelFile, save_model
 from cavis.evaluation.shards import ResultFolder
 from cavis.evaluation.video_panoptic_quality import WINDOWS
@@ -34,20 +34,10 @@ cli.main()
 """
 
 
-@pytest.fixture
-def cavis(monkeypatch, capsys):
-    """Run a command in this process: exit code, standard output, standard error."""
+@pytest.fixture(autouse=True)
+def nano(monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "nano", nano_preset)
     monkeypatch.setitem(presets.PRESETS, "nano_panoptic", panoptic_preset)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cavis", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(exit_info.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def save_nano(path, preset, seed=0):

@@ -1,14 +1,13 @@
 """`--set`: values of a preset, or of how a model runs, changed by their names."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from nano import nano_preset
 
-from cavis import cli, presets
+from cavis import presets
 from cavis.checkpoints.files import read_model_file
 from cavis.cli.settings import with_settings
 from cavis.config import PAPER, Preset
@@ -18,19 +17,9 @@ from cavis.presets import PRESETS, get_preset
 PARTS = ("model", "loss", "segmenter")
 
 
-@pytest.fixture
-def cavis(monkeypatch, capsys):
-    """Run a command in this process: exit code, standard output, standard error."""
+@pytest.fixture(autouse=True)
+def nano(monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "nano", nano_for_twins)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cavis", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(exit_info.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def nano_for_twins() -> Preset:

@@ -12,24 +12,10 @@ from nano import nano_preset
 from PIL import Image
 from weight_server import Behaviour, nobody_listens, serving
 
-from cavis import cli, presets
+from cavis import presets
 from cavis.checkpoints import download, zoo
 from cavis.checkpoints.download import Url
 from cavis.checkpoints.files import read_model_file
-
-
-@pytest.fixture
-def cavis(monkeypatch, capsys):
-    """Run a command in this process: exit code, standard output, standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cavis", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(exit_info.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(autouse=True)
